@@ -1,0 +1,392 @@
+"""InferenceSession: a container, a plan, an arena, a ceiling; the Python face of the run trip."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import CeilingExceeded, InputError, PlanError, UsageError
+from ..graph import TensorSpec
+from ..kernels.loader import trim_allocator
+from ..sizes import parse_size
+from .arena import Mapping as Memory
+from .ceiling import Monitor, fence, footprint, peak_footprint
+from .execution import Execution, Stopped
+from .plan import Plan, choose_kernels, choose_threads, make_plan
+from .weights import WeightStore, open_store
+
+#: executions for other shapes or a last partial slice that a session keeps
+KEPT_EXECUTIONS = 4
+
+_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "bool": "tensor(bool)", "float16": "tensor(float16)"}
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """Name, shape and type of an input or output, spelled as in ONNX Runtime (``tensor(float)``); a string in the shape is a free dimension."""
+
+    name: str
+    shape: list[int | str]
+    type: str
+
+
+def _arg(spec: TensorSpec) -> NodeArg:
+    return NodeArg(spec.name, list(spec.shape), _TYPES.get(spec.dtype, f"tensor({spec.dtype})"))
+
+
+class InferenceSession:
+    """Runs a compressed network.
+
+    Args:
+        path: an ``.edge`` file.
+        memory_limit: ceiling on the resident memory of this process (``"64MiB"`` or bytes); default ``EDGEINFER_MEMORY_LIMIT``, else none.
+        threads: default ``EDGEINFER_THREADS``, else the cores this process may use.
+        batch: samples per run to plan for; any number runs, in slices where the plan needs it.
+        symbols: values of symbolic dimensions other than the batch, to plan for now; without them the first run plans.
+        residency: ``"compressed"`` (the default).
+        base_only: run ``sign``-quantised tensors from their sign planes alone.
+        fence: also set ``RLIMIT_DATA`` (binds the whole process).
+        kernels: force a kernel variant; default ``EDGEINFER_KERNELS``, else the best of this CPU.
+
+    Raises ContainerError, PlanError (with ``smallest_ceiling``), KernelError, UsageError. A session is used by one thread at a time.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        memory_limit: str | int | None = None,
+        threads: int | None = None,
+        batch: int = 1,
+        symbols: Mapping[str, int] | None = None,
+        residency: str | None = None,
+        base_only: bool = False,
+        fence: bool = False,
+        kernels: str | None = None,
+    ) -> None:
+        if residency not in (None, "compressed"):
+            raise UsageError(f"residency: expected 'compressed', found {residency!r}")
+        if memory_limit is None:
+            memory_limit = os.environ.get("EDGEINFER_MEMORY_LIMIT") or None
+        self.kernels = choose_kernels(kernels)
+        self.threads = choose_threads(threads)
+        self.profiling = False
+        self._limit = parse_size(memory_limit) if memory_limit is not None else None
+        self._fence = fence
+        self._batch = batch
+        self._symbols = dict(symbols or {})
+        self._baseline = footprint()
+        self._peak_at_open = peak_footprint()
+        self._monitor: Monitor | None = None
+        self._memory: Memory | None = None
+        self._stop: np.ndarray = np.zeros(1, dtype=np.int32)
+        self._over = 0
+        self._closed = False
+        self._executions: dict[tuple, Execution] = {}
+        self._last: Execution | None = None
+        self.plan: Plan | None = None
+        self._store: WeightStore = open_store(os.fspath(path), base_only)
+        try:
+            free = {d for spec in self._store.graph.inputs for d in spec.shape if isinstance(d, str)} - {self._store.graph.batch}
+            unknown = set(self._symbols) - free
+            if unknown:
+                raise UsageError(f"symbols: {sorted(unknown)} are not free dimensions of this model; free: {sorted(free)}")
+            if free <= set(self._symbols):
+                self._make_plan(self._symbols, batch)
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- what the model is
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Inputs in order."""
+        return [_arg(spec) for spec in self._store.graph.inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Outputs in order."""
+        return [_arg(spec) for spec in self._store.graph.outputs]
+
+    # ---- planning
+
+    def _held(self) -> int:
+        held = self._memory.nbytes if self._memory is not None else 0
+        if self._store.loaded:
+            held += self._store.nbytes + self._store.owned_bytes
+        return held
+
+    def _make_plan(self, symbols: Mapping[str, int], batch: int) -> Execution:
+        plan, execution = make_plan(
+            self._store,
+            batch=batch,
+            symbols=symbols,
+            memory_limit=self._limit,
+            kernels=self.kernels,
+            threads=self.threads,
+            baseline=self._baseline,
+            held=self._held(),
+        )
+        if self._fence:
+            fence(plan.predicted_peak_rss - self._baseline)
+            self._fence = False
+        self.plan = plan
+        self._executions[self._key(symbols, plan.batch)] = execution
+        if self._limit is not None and self._monitor is None:
+            self._monitor = Monitor(self._limit, self._raise_stop)
+        self._prepare(execution)
+        return execution
+
+    def _key(self, symbols: Mapping[str, int], batch: int) -> tuple:
+        return (batch, *sorted(symbols.items()))
+
+    def _prepare(self, execution: Execution) -> None:
+        self._store.load()
+        if self._memory is None or self._memory.nbytes < execution.arena_bytes:
+            if self._memory is not None:
+                self._memory.close()
+            self._memory = Memory(execution.arena_bytes)
+        execution.bind(self._memory)
+
+    def _execution(self, symbols: Mapping[str, int], batch: int) -> Execution:
+        key = self._key(symbols, batch)
+        execution = self._executions.get(key)
+        if execution is None:
+            bound = dict(symbols)
+            if self._store.graph.batch is not None:
+                bound[self._store.graph.batch] = batch
+            execution = Execution(self._store, bound, self.kernels, self.threads)
+            while len(self._executions) >= KEPT_EXECUTIONS:
+                self._executions.pop(next(iter(self._executions)))
+            self._executions[key] = execution
+        self._prepare(execution)
+        return execution
+
+    # ---- running
+
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        *,
+        on_layer: Callable[[str, float, int], None] | None = None,
+    ) -> list[np.ndarray]:
+        """Run the network; order and meaning as in ONNX Runtime.
+
+        ``on_layer(name, seconds, bytes)`` is called after each node (which then runs apart from its neighbours).
+        Raises InputError, PlanError (first run with new shapes), CeilingExceeded, KernelError.
+        """
+        if self._closed:
+            raise UsageError("this session is closed")
+        graph = self._store.graph
+        names = list(output_names) if output_names is not None else [spec.name for spec in graph.outputs]
+        known = {spec.name: spec for spec in graph.outputs}
+        for name in names:
+            if name not in known:
+                raise InputError(f"output {name!r}: the model has no such output; it has {', '.join(map(repr, known))}")
+        feeds, symbols = self._check(input_feed)
+        rows = symbols.pop(graph.batch) if graph.batch is not None else 1
+        if self.plan is None or not any(key[1:] == tuple(sorted(symbols.items())) for key in self._executions):
+            self._make_plan(symbols, max(rows, self._batch))
+        assert self.plan is not None
+        size = min(self.plan.batch, rows)
+        results: dict[str, np.ndarray] = {}
+        start = 0
+        while start < rows:
+            count = min(size, rows - start)
+            execution = self._execution(symbols, count)
+            part = feeds if graph.batch is None else {n: a[start : start + count] for n, a in feeds.items()}
+            targets = {}
+            for name in names:
+                spec = execution.lowered.specs[name]
+                shape: tuple[int, ...] = tuple(int(d) for d in spec.shape)
+                if graph.batch is None or rows == count:
+                    results[name] = targets[name] = np.empty(shape, dtype=spec.dtype)
+                else:
+                    if name not in results:
+                        results[name] = np.empty((rows * (shape[0] // count), *shape[1:]), dtype=spec.dtype)
+                    each = shape[0] // count
+                    targets[name] = results[name][start * each : (start + count) * each]
+            smaller = self._run_slice(execution, part, targets, on_layer, count)
+            if smaller is not None:
+                size = smaller
+                continue
+            start += count
+        return [results[name] for name in names]
+
+    def _run_slice(
+        self,
+        execution: Execution,
+        feeds: Mapping[str, np.ndarray],
+        targets: Mapping[str, np.ndarray],
+        on_layer: Callable[[str, float, int], None] | None,
+        count: int,
+    ) -> int | None:
+        """Run one slice under the monitor. ``None``: done; else the smaller slice size to go on with after relief."""
+        execution.profiling = self.profiling
+        self._last = execution
+        execution.program.stop_address = int(self._stop.__array_interface__["data"][0])
+        if self._monitor is None:
+            execution.run(feeds, targets, on_layer)
+            return None
+        self._stop[0] = 0
+        self._monitor.watch()
+        try:
+            execution.run(feeds, targets, on_layer)
+        except Stopped:
+            limit = self._monitor.limit
+            self._relieve()
+            if footprint() > limit or count == 1 and self._over > limit:
+                now = footprint()
+                if now > limit:
+                    raise CeilingExceeded(
+                        f"resident memory was {self._over} bytes, {now} bytes after giving back what could be given back, ceiling {limit} bytes; "
+                        f"this plan needs {self.plan.predicted_peak_rss if self.plan else 0} bytes: something else in the process holds the rest"
+                    ) from None
+            return max(1, count // 2)
+        finally:
+            self._monitor.rest()
+        return None
+
+    def _raise_stop(self, now: int) -> None:
+        self._over = now
+        self._stop[0] = 1
+
+    def _relieve(self) -> None:
+        """Give back what can be given back without losing the request: the arena's pages, dead objects, free heap."""
+        self._stop[0] = 0
+        gc.collect()
+        if self._memory is not None:
+            self._memory.release()
+        trim_allocator()
+
+    def _check(self, feed: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        """Inputs as contiguous arrays, and the values of the symbolic dimensions."""
+        graph = self._store.graph
+        expected = {spec.name: spec for spec in graph.inputs}
+        if not isinstance(feed, Mapping):
+            raise InputError(f"inputs: expected a mapping from name to array, found {type(feed).__name__}")
+        wrong = [n for n in feed if n not in expected]
+        absent = [n for n in expected if n not in feed]
+        if wrong or absent:
+            raise InputError(
+                f"inputs: expected {', '.join(map(repr, expected))}"
+                + (f"; missing {', '.join(map(repr, absent))}" if absent else "")
+                + (f"; unknown {', '.join(map(repr, wrong))}" if wrong else "")
+            )
+        symbols: dict[str, int] = {}
+        feeds: dict[str, np.ndarray] = {}
+        for name, spec in expected.items():
+            array = np.asarray(feed[name])
+            if str(array.dtype) != spec.dtype:
+                raise InputError(f"input {name!r}: expected dtype {spec.dtype}, found {array.dtype}")
+            if array.ndim != len(spec.shape):
+                raise InputError(f"input {name!r}: expected shape {_shape(spec.shape)}, found {_shape(array.shape)}")
+            for axis, (want, got) in enumerate(zip(spec.shape, array.shape, strict=True)):
+                if got == 0:
+                    raise InputError(f"input {name!r}: axis {axis} is empty, found shape {_shape(array.shape)}")
+                if isinstance(want, str):
+                    if symbols.setdefault(want, got) != got:
+                        raise InputError(f"input {name!r}: axis {axis} ({want}) is {got}, but {symbols[want]} in another input")
+                elif want != got:
+                    raise InputError(f"input {name!r}: expected shape {_shape(spec.shape)}, found {_shape(array.shape)}")
+            feeds[name] = np.ascontiguousarray(array)
+        return feeds, symbols
+
+    # ---- what it takes
+
+    def memory_report(self) -> dict[str, Any]:
+        """Every byte the session knows of: prediction, measured peak, baseline, arena by region, compressed weights. Sizes in bytes."""
+        plan = self.plan
+        return {
+            "predicted_peak_rss": max(plan.predicted_peak_rss, self._peak_at_open) if plan else None,
+            "peak_rss": peak_footprint(),
+            "rss": footprint(),
+            "baseline_rss": self._baseline,
+            "memory_limit": self._limit,
+            "arena_bytes": self._memory.nbytes if self._memory is not None else 0,
+            "compressed_resident_bytes": self._store.mapping.nbytes if self._store.mapping is not None else 0,
+            "table_bytes": self._store.owned_bytes,
+            "io_bytes": plan.io_bytes if plan else 0,
+            "other_bytes": plan.other_bytes if plan else 0,
+            "regions": [{"name": r.name, "offset": r.offset, "bytes": r.nbytes} for r in plan.regions] if plan else [],
+        }
+
+    def set_memory_limit(self, limit: str | int | None) -> None:
+        """Change the ceiling. Raises PlanError (and keeps the old one) where the model cannot run under it."""
+        value = parse_size(limit) if limit is not None else None
+        old = self._limit
+        self._limit = value
+        try:
+            if value is None:
+                if self._monitor is not None:
+                    self._monitor.close()
+                self._monitor = None
+            else:
+                if self._monitor is not None:
+                    self._monitor.limit = value
+                if self.plan is not None:
+                    self._executions.clear()
+                    if self._memory is not None:
+                        self._memory.release()
+                    self._make_plan(self._symbols, self._batch)
+        except PlanError:
+            self._limit = old
+            if self._monitor is not None and old is not None:
+                self._monitor.limit = old
+            raise
+
+    def trim(self) -> None:
+        """Give memory back to the system between runs: the arena's pages, spare executions, free heap. The next run takes them again."""
+        if self._last is not None:
+            self._executions = {key: e for key, e in self._executions.items() if e is self._last}
+        self._relieve()
+
+    def profile(self) -> list[tuple[str, str, float]]:
+        """(node, operator, seconds) of the last run; set ``session.profiling = True`` before it."""
+        return self._last.profile() if self._last is not None else []
+
+    def time_decode(self, repeats: int = 3) -> float:
+        """Least seconds, over ``repeats``, to decode every coded tensor once on one thread without multiplying anything."""
+        import time
+
+        best = float("inf")
+        for _ in range(repeats):
+            began = time.perf_counter()
+            for tensor in self._store.coded.values():
+                tensor.decode_all(self.kernels)
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    @property
+    def store(self) -> WeightStore:
+        """The weights this session runs from."""
+        return self._store
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Give everything back. A closed session cannot run."""
+        self._closed = True
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        self._executions.clear()
+        self._last = None
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+    def __enter__(self) -> InferenceSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _shape(shape: Sequence[int | str]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"
