@@ -66,6 +66,10 @@ class Op:
     shape_inputs: tuple[int, ...] = ()
     #: True if output 0 is input 0 under another shape
     is_view = False
+    #: True if the operator works on [N, spatial..., C] where ONNX has [N, C, spatial...]
+    channels_last = False
+    #: True if the outputs depend on the shapes of the inputs alone: run may be given any array of that shape
+    reads_shapes_only = False
 
     def infer(
         self, node: Node, specs: Sequence[TensorSpec | None], values: Sequence[np.ndarray | None]
