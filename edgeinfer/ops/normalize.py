@@ -96,7 +96,8 @@ class LayerNormalization(NativeOp):
         axes = tuple(range(axis_of(node, int(node.attrs.get("axis", -1)), x.ndim), x.ndim))
         mean = x.mean(axis=axes, keepdims=True, dtype=np.float32)
         centred = x - mean
-        inverse = 1 / np.sqrt((centred * centred).mean(axis=axes, keepdims=True, dtype=np.float32) + np.float32(node.attrs.get("epsilon", 1e-5)))
+        variance = (centred * centred).mean(axis=axes, keepdims=True, dtype=np.float32)
+        inverse = 1 / np.sqrt(variance + np.float32(node.attrs.get("epsilon", 1e-5)))
         y = centred * inverse * scale
         y = y if shift is None else y + shift
         return [np.asarray(a, dtype=d) for a, d in ((y, x.dtype), (mean, np.float32), (inverse, np.float32))][: len(node.outputs)]

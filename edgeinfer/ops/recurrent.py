@@ -10,7 +10,8 @@ Normal form (made by the importer from ONNX's W [dirs, gates H, I], R [dirs, gat
 
 A bidirectional node becomes two nodes whose Y, Y_h, Y_c are joined by Concat on axis 1, 0, 0 (and h0, c0 split on axis 0); ``layout`` 1
 becomes Transposes. ``sequence_lens``, peepholes, ``clip``, ``input_forget`` and other activations than ONNX's defaults are not supported.
-W and R are coded tensors: W x + Wb of all time steps is one product (step ``conv``) into a workspace, then the step ``gru`` or ``lstm`` runs.
+W and R are coded tensors: W x + Wb of all time steps is one product (step ``conv``) into a workspace, then the step ``gru`` or ``lstm``
+runs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ DEFAULT_ACTIVATIONS = {"GRU": ["sigmoid", "tanh"], "LSTM": ["sigmoid", "tanh", "
 
 
 def panel_floats(rows: int, k: int) -> int:
-    """Floats of all decoded panels of one chunk depth of a rows x k matrix without groups: blocks of 32 rows, the last one 16 or 32 wide."""
+    """Floats of all decoded panels of a rows x k matrix without groups: blocks of 32 rows, the last one 16 or 32 wide."""
     whole, rest = divmod(rows, 32)
     return (32 * whole + (0 if rest == 0 else 16 if rest <= 16 else 32)) * k
 

@@ -113,7 +113,10 @@ class ArgExtreme(Op):
 
 @OPERATORS.register("TopK")
 class TopK(Op):
-    """The k largest (or smallest) elements along ``axis`` (-1), sorted, and their indices (int64); equal ones by index. k: input 1 or attribute."""
+    """The k largest (or smallest) elements along ``axis`` (-1), sorted, equal ones by index, and their indices (int64).
+
+    k is input 1 or an attribute.
+    """
 
     shape_inputs = (1,)
 

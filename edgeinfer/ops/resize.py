@@ -151,15 +151,15 @@ class Resize(NativeOp):
         x = need(node, inputs, 0, "X")
         y = x
         axes = self._axes(node, x.shape, inputs)
-        for axis, (low, high, mix, _) in axes.items():
-            first = np.take(y, low, axis=axis)
-            if mix.any():
-                weight = mix.reshape(-1, *[1] * (y.ndim - 1 - axis))
-                first = first * (1 - weight) + np.take(y, high, axis=axis) * weight
+        for axis, source in axes.items():
+            first = np.take(y, source.low, axis=axis)
+            if source.mix.any():
+                weight = source.mix.reshape(-1, *[1] * (y.ndim - 1 - axis))
+                first = first * (1 - weight) + np.take(y, source.high, axis=axis) * weight
             y = first
-        for axis, (_, _, _, outside) in axes.items():
-            if outside is not None and outside.any():
-                y[(slice(None),) * axis + (outside,)] = node.attrs.get("extrapolation_value", 0.0)
+        for axis, source in axes.items():
+            if source.outside is not None and source.outside.any():
+                y[(slice(None),) * axis + (source.outside,)] = node.attrs.get("extrapolation_value", 0.0)
         return [y.astype(x.dtype, copy=False)]
 
     def steps(self, node: Node, plan: Lowering) -> list[Step] | Alias | None:
@@ -177,8 +177,8 @@ class Resize(NativeOp):
         for role, axis in (("row", rank - 3), ("col", rank - 2)):
             n = shape[axis] if axis else 1
             same = np.arange(n, dtype=np.int32)
-            low, high, mix, _ = axes.get(axis, Axis(same, same, np.zeros(n, F), None))
-            for name, array in ((f"{role}0", low), (f"{role}1", high), (f"{role}_mix", mix)):
+            source = axes.get(axis, Axis(same, same, np.zeros(n, F), None))
+            for name, array in ((f"{role}0", source.low), (f"{role}1", source.high), (f"{role}_mix", source.mix)):
                 tensors[name] = plan.literal(np.ascontiguousarray(array))
         spatial = {"in_h": shape[-3] if rank == 4 else 1, "in_w": shape[-2], "out_h": out[-3] if rank == 4 else 1, "out_w": out[-2]}
         return [Step("resize", tensors, {"images": shape[0], "channels": shape[-1], **spatial})]

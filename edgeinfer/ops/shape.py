@@ -1,8 +1,9 @@
 """Operators that move or describe elements without arithmetic. They take any dtype; copies go by element size.
 
-Settings that ONNX passes as inputs (shape, axes, starts, ends, steps, split, pads, repeats) are read from the attribute of that name or from
-the input (see :meth:`.base.Op.setting`). Dtypes in attributes (``Cast.to``, ``ConstantOfShape.dtype``) are NumPy names; ``ConstantOfShape.value``
-is a number. DepthToSpace and SpaceToDepth are channels-last, [N, H, W, C]; all others keep the order of axes they are given.
+Settings that ONNX passes as inputs (shape, axes, starts, ends, steps, split, pads, repeats) are read from the attribute of that name or
+from the input (see :meth:`.base.Op.setting`). Dtypes in attributes (``Cast.to``, ``ConstantOfShape.dtype``) are NumPy names;
+``ConstantOfShape.value`` is a number. DepthToSpace and SpaceToDepth are channels-last, [N, H, W, C]; all others keep the order of axes
+they are given.
 """
 
 from __future__ import annotations
@@ -443,7 +444,8 @@ class Tile(NativeOp):
 def check_indices(node: Node, indices: np.ndarray, length: int) -> np.ndarray:
     """Indices counted from the front; an error where one is outside."""
     if indices.size and (indices.min() < -length or indices.max() >= length):
-        raise InputError(f"{node.op} node {node.name!r}: expected indices in [{-length}, {length}), found {indices.min()} to {indices.max()}")
+        found = f"{indices.min()} to {indices.max()}"
+        raise InputError(f"{node.op} node {node.name!r}: expected indices in [{-length}, {length}), found {found}")
     return np.where(indices < 0, indices + length, indices)
 
 
