@@ -356,8 +356,9 @@ case(
     nodes=[BATCH_NORM[0], ("Add", "m,i2", "s", {}), ("Clip", "s,i3,i4", "o0", {})],
     onnx_inputs=lambda x, a, b: [first(x), a.reshape(-1, 1, 1), b.reshape(-1, 1, 1), s(-0.5), s(0.5)],
 )  # fmt: skip
-for size in (1, 2, 3, 5, 8):  # onnxruntime has odd sizes only
-    case("LRN", 3 * f(2, 3, 4, 6), size=size, alpha=0.1, beta=0.6, bias=1.5, judge="onnxruntime" if size % 2 else "onnx")
+for size in (1, 2, 3, 5, 8):
+    # onnxruntime has odd sizes only, and the reference evaluator is right only for as many images as channels
+    case("LRN", 3 * f(6, 3, 4, 6), size=size, alpha=0.1, beta=0.6, bias=1.5, judge="onnxruntime" if size % 2 else "onnx")
 case("LRN", 3 * f(2, 3, 4, 17), size=5)
 case("LayerNormalization", f(2, 5, 24), f(24), f(24))
 case("LayerNormalization", f(2, 5, 24), f(24), epsilon=1e-2)
