@@ -3,7 +3,7 @@
 Importing the package fills the registry; it needs NumPy only.
 """
 
-from . import activations, arithmetic, conv, gemm, normalize, pooling, recurrent, reduce, resize, shape
+from . import activations, arithmetic, conv, gather, gemm, move, normalize, pooling, recurrent, reduce, resize, shape
 from .base import OPERATORS, Alias, Lowering, Op, Step
 
 __all__ = [
@@ -15,7 +15,9 @@ __all__ = [
     "activations",
     "arithmetic",
     "conv",
+    "gather",
     "gemm",
+    "move",
     "normalize",
     "pooling",
     "recurrent",

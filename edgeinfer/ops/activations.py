@@ -130,9 +130,7 @@ FUNCTIONS: dict[str, Function] = {
     "Sign": _numpy(lambda x, attrs: np.sign(x)),
     "Softsign": _numpy(lambda x, attrs: x / (1 + np.abs(x))),
     "Mish": _numpy(lambda x, attrs: x * np.tanh(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))),
-    "Selu": _numpy(
-        lambda x, attrs: attrs.get("gamma", 1.05070102214813232421875) * _elu(x, attrs.get("alpha", 1.67326319217681884765625))
-    ),
+    "Selu": _numpy(lambda x, attrs: attrs.get("gamma", 1.05070102214813232421875) * _elu(x, attrs.get("alpha", 1.67326319217681884765625))),
     "Celu": _numpy(
         lambda x, attrs: np.maximum(x, 0) + np.minimum(0, attrs.get("alpha", 1.0) * np.expm1(np.minimum(x, 0) / attrs.get("alpha", 1.0)))
     ),

@@ -129,7 +129,8 @@ class Variadic(NativeOp):
         y = node.outputs[0]
         steps = chain(plan, {"Min": "min", "Max": "max"}.get(node.op, "add"), node.inputs, y)
         if steps and node.op == "Mean":
-            last = binary_step(plan, "mul", y, plan.literal(np.array(1 / len(node.inputs), np.float32)), y)
+            shape = extents(plan.spec(y))
+            last = binary_loops("mul", y, plan.literal(np.array(1 / len(node.inputs), np.float32)), y, (shape, (), shape))
             return None if last is None else [*steps, last]
         return steps
 
@@ -170,17 +171,9 @@ class Not(Op):
         return [np.asarray(np.logical_not(need(node, inputs, 0, "X")))]
 
 
-def _modulo(node: Node, a: np.ndarray, b: np.ndarray) -> Any:
-    if node.attrs.get("fmod", 0):
-        return np.fmod(a, b)
-    if np.issubdtype(a.dtype, np.floating):
-        raise wrong(node, "fmod=1 for floats", "fmod=0")
-    return np.mod(a, b)
-
-
 @OPERATORS.register("Mod")
 class Mod(Op):
-    """Remainder: sign of the divisor for integers (``fmod`` 0), sign of the dividend with ``fmod`` 1."""
+    """Remainder with the sign of the divisor, or, with ``fmod`` 1, of the dividend."""
 
     def infer(self, node: Node, specs: Sequence[TensorSpec | None], values: Sequence[np.ndarray | None]) -> list[TensorSpec]:
         a, b = need(node, specs, 0, "A"), need(node, specs, 1, "B")
@@ -189,7 +182,9 @@ class Mod(Op):
 
     def run(self, node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         a, b = need(node, inputs, 0, "A"), need(node, inputs, 1, "B")
-        return [np.asarray(_modulo(node, a, b)).astype(a.dtype, copy=False)]
+        remainder = np.fmod if node.attrs.get("fmod", 0) else np.mod
+        with np.errstate(all="ignore"):
+            return [np.asarray(remainder(a, b)).astype(a.dtype, copy=False)]
 
 
 @OPERATORS.register("Where")

@@ -107,7 +107,8 @@ class NativeOp(Op):
         """Nothing runs for an empty output; an output made from an empty input (a sum of nothing) takes the NumPy form."""
         if all(prod(extents(plan.spec(name))) == 0 for name in node.outputs if name):
             return []
-        if any(prod(extents(plan.spec(name))) == 0 for name in (*node.inputs, *node.outputs) if name):
+        read = [name for i, name in enumerate(node.inputs) if i not in self.shape_inputs]
+        if any(prod(extents(plan.spec(name))) == 0 for name in (*read, *node.outputs) if name):
             return None
         return self.steps(node, plan)
 

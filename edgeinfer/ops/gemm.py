@@ -1,4 +1,4 @@
-"""Products of matrices: Gemm with a constant matrix, MatMul of two activations.
+"""Products of matrices: Gemm with a constant matrix, MatMul of two activations, Einsum.
 
 Gemm: X [..., K], W [M, K], B [M] (or anything that broadcasts to Y), residual like Y -> Y [..., M] = act(X W^T + B + residual).
 MatMul: alpha * A B by NumPy's rules for any ranks.
@@ -14,7 +14,7 @@ import numpy as np
 from ..graph import Node, TensorSpec
 from .activations import Native, activate, activation_floats, activation_ints, native_activation, unary_step
 from .arithmetic import binary_step
-from .base import OPERATORS, Alias, Lowering, Step
+from .base import OPERATORS, Alias, Lowering, Op, Step
 from .checks import FLOAT, NativeOp, all_float, broadcast, extents, named, need, optional, outputs, wrong
 from .strides import broadcast_strides, dense_strides, merge
 
@@ -101,6 +101,46 @@ class Gemm(NativeOp):
                 return None
             steps.append(step)
         return steps
+
+
+@OPERATORS.register("Einsum")
+class Einsum(Op):
+    """Sum of products that ``equation`` spells out, as in NumPy."""
+
+    @staticmethod
+    def _shape(node: Node, shapes: Sequence[tuple[int, ...]]) -> list[int]:
+        left, arrow, right = str(node.attrs.get("equation", "")).replace(" ", "").partition("->")
+        terms = left.split(",")
+        bad = wrong(node, "an equation for these shapes", f"{node.attrs.get('equation')!r} and {list(shapes)}")
+        if len(terms) != len(shapes):
+            raise bad
+        sizes: dict[str, int] = {}
+        rest: tuple[int, ...] = ()
+        for term, shape in zip(terms, shapes, strict=True):
+            before, dots, after = term.partition("...")
+            if len(before) + len(after) > len(shape) or (not dots and len(before) != len(shape)):
+                raise bad
+            middle = len(shape) - len(after)
+            rest = broadcast(node, rest, shape[len(before) : middle])
+            for letter, n in zip(before + after, (*shape[: len(before)], *shape[middle:]), strict=True):
+                if sizes.setdefault(letter, n) != n:
+                    if 1 not in (n, sizes[letter]):
+                        raise bad
+                    sizes[letter] = max(n, sizes[letter])
+        if not arrow:
+            right = ("..." if "..." in left else "") + "".join(sorted(c for c in sizes if left.count(c) == 1))
+        before, dots, after = right.partition("...")
+        if not set(before + after) <= set(sizes):
+            raise bad
+        return [*(sizes[c] for c in before), *(rest if dots else ()), *(sizes[c] for c in after)]
+
+    def infer(self, node: Node, specs: Sequence[TensorSpec | None], values: Sequence[np.ndarray | None]) -> list[TensorSpec]:
+        given = [need(node, specs, i, "data") for i in range(max(1, len(node.inputs)))]
+        return outputs(node, (given[0].dtype, self._shape(node, [extents(s) for s in given])))
+
+    def run(self, node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        given = [need(node, inputs, i, "data") for i in range(len(node.inputs))]
+        return [np.asarray(np.einsum(str(node.attrs["equation"]), *given, optimize=len(given) > 1), dtype=given[0].dtype)]
 
 
 @OPERATORS.register("MatMul")

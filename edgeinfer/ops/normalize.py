@@ -165,6 +165,41 @@ class ChannelNormalization(Op):
         return [np.asarray(y * scale.reshape(per_channel) + shift.reshape(per_channel), dtype=x.dtype)]
 
 
+@OPERATORS.register("LpNormalization")
+class LpNormalization(Op):
+    """X divided by its sum of magnitudes (``p`` 1) or Euclidean length (``p`` 2) along ``axis`` (-1); nothing divided by 0 is 0."""
+
+    def infer(self, node: Node, specs: Sequence[TensorSpec | None], values: Sequence[np.ndarray | None]) -> list[TensorSpec]:
+        x = need(node, specs, 0, "input")
+        axis_of(node, int(node.attrs.get("axis", -1)), len(x.shape))
+        if node.attrs.get("p", 2) not in (1, 2):
+            raise wrong(node, "p of 1 or 2", node.attrs["p"])
+        return outputs(node, (x.dtype, extents(x)))
+
+    def run(self, node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        x = need(node, inputs, 0, "input")
+        length = np.linalg.norm(x, ord=node.attrs.get("p", 2), axis=int(node.attrs.get("axis", -1)), keepdims=True)
+        return [np.asarray(x / np.where(length == 0, 1, length), dtype=x.dtype)]
+
+
+@OPERATORS.register("Hardmax")
+class Hardmax(Op):
+    """1 at the first largest element along ``axis`` (-1), 0 elsewhere."""
+
+    def infer(self, node: Node, specs: Sequence[TensorSpec | None], values: Sequence[np.ndarray | None]) -> list[TensorSpec]:
+        x = need(node, specs, 0, "input")
+        axis_of(node, int(node.attrs.get("axis", -1)), len(x.shape))
+        return outputs(node, (x.dtype, extents(x)))
+
+    def run(self, node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        x = need(node, inputs, 0, "input")
+        axis = int(node.attrs.get("axis", -1))
+        y = np.zeros_like(x)
+        if x.size:
+            np.put_along_axis(y, np.expand_dims(np.argmax(x, axis=axis), axis), 1, axis=axis)
+        return [y]
+
+
 @OPERATORS.register("Softmax", "LogSoftmax")
 class Softmax(NativeOp):
     """exp(X) / sum of exp(X) along ``axis`` (-1), or its logarithm (NumPy form only)."""

@@ -71,8 +71,7 @@ class Pool(NativeOp):
         out = pooled(node, x.shape[1:-1], window)
         # as much padding behind as the last window needs: overhang of ceil mode, or less than `ends`
         ends = [
-            (o - 1) * s + r - n - b
-            for o, s, r, n, b in zip(out, window.strides, window.reach, x.shape[1:-1], window.begins, strict=True)
+            (o - 1) * s + r - n - b for o, s, r, n, b in zip(out, window.strides, window.reach, x.shape[1:-1], window.begins, strict=True)
         ]
         taps = tuple(range(x.ndim - 1, 2 * x.ndim - 3))
         if node.op == "MaxPool":

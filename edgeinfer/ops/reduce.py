@@ -23,12 +23,21 @@ def _log_sum_exp(x: np.ndarray, axis: tuple[int, ...], keepdims: bool) -> Any:
     return total if keepdims else total.reshape([n for i, n in enumerate(x.shape) if i not in axis])
 
 
+def _limit(dtype: np.dtype, sign: int) -> Any:
+    """What a maximum (sign -1) or minimum (sign 1) of nothing is."""
+    if dtype.kind == "b":
+        return sign > 0
+    if dtype.kind == "f":
+        return sign * np.inf
+    return np.iinfo(dtype).max if sign > 0 else np.iinfo(dtype).min
+
+
 #: operator -> NumPy form and the code of the ``reduce`` step, None where it has none
 REDUCTIONS: dict[str, tuple[Callable[..., Any], int | None]] = {
     "ReduceSum": (np.sum, 0),
     "ReduceMean": (np.mean, 1),
-    "ReduceMax": (lambda x, axis, keepdims: np.max(x, axis=axis, keepdims=keepdims), 2),
-    "ReduceMin": (lambda x, axis, keepdims: np.min(x, axis=axis, keepdims=keepdims), 3),
+    "ReduceMax": (lambda x, axis, keepdims: np.max(x, axis=axis, keepdims=keepdims, initial=_limit(x.dtype, -1)), 2),
+    "ReduceMin": (lambda x, axis, keepdims: np.min(x, axis=axis, keepdims=keepdims, initial=_limit(x.dtype, 1)), 3),
     "ReduceProd": (np.prod, 4),
     "ReduceSumSquare": (lambda x, axis, keepdims: np.sum(x * x, axis=axis, keepdims=keepdims), 5),
     "ReduceL1": (lambda x, axis, keepdims: np.sum(np.abs(x), axis=axis, keepdims=keepdims), 6),

@@ -212,6 +212,7 @@ case("Not", f(3, 4) > 0, native=False)
 case("Mod", i(-7, 7, 8, -8), i(3, -3, 3, 3), native=False)
 case("Mod", i(-7, 7, 8, -8), i(3, -3, 3, 3), fmod=1, native=False)
 case("Mod", f(5), f(5), fmod=1, native=False)
+case("Mod", f(5), f(5), native=False, judge="onnx", opset=28)
 case("Where", f(3, 1) > 0, f(3, 4), f(4), native=False)
 case("Where", f(4) > 0, i(1), i(2, 3, 4, 5), native=False)
 case("PRelu", f(2, 3, 4), f(3, 1))
@@ -318,11 +319,20 @@ for a, b in (
     ((2, 5, 4), (1, 4, 6)),
 ):
     case("MatMul", f(*a), f(*b))
-case("MatMul", f(2, 1, 3, 5, 4), f(1, 2, 3, 4, 6))
-case("MatMul", f(2, 1, 3, 5, 4), f(2, 2, 1, 4, 6), native=False)  # three loops over matrices
+case("MatMul", f(2, 2, 3, 5, 4), f(1, 2, 3, 4, 6))
+case("MatMul", f(2, 1, 3, 5, 4), f(1, 2, 3, 4, 6), native=False)  # three loops over matrices
 case("MatMul", f(2, 3, 4), f(2, 4, 5), alpha=0.5, nodes=[("MatMul", "i0,i1", "p", {}), ("Mul", "p,h", "o0", {})])
 CASES[-1].nodes.insert(0, ("Constant", "", "h", {"value": helper.make_tensor("v", T.FLOAT, [], [0.5])}))  # type: ignore[union-attr]
 case("MatMul", np.arange(6).reshape(2, 3), np.arange(12).reshape(3, 4), native=False)
+
+for equation, shapes in (
+    ("bhqd,bhkd->bhqk", ((2, 3, 4, 5), (2, 3, 6, 5))),
+    ("ij,jk", ((2, 3), (3, 4))),
+    ("...ij->...ji", ((2, 3, 4),)),
+    ("bn,anm->bam", ((2, 3), (5, 3, 4))),
+    ("ii->i", ((3, 3),)),
+):
+    case("Einsum", *(f(*shape) for shape in shapes), equation=equation, native=False)
 
 # --- pooling
 
@@ -376,6 +386,11 @@ for name in ("Softmax", "LogSoftmax"):
         case(name, 4 * f(3, 5, 7), axis=axis, native=name == "Softmax")
     case(name, 4 * f(33), native=name == "Softmax")
     case(name, 100 * f(2, 9), native=name == "Softmax")
+
+for p in (1, 2):
+    case("LpNormalization", f(3, 4, 5), p=p, axis=1, native=False)
+case("Hardmax", np.round(f(3, 4, 5)), axis=1, native=False)
+case("Hardmax", f(3, 4), native=False)
 
 # --- shape
 
@@ -490,6 +505,14 @@ case("SpaceToDepth", f(2, 4, 6, 3), blocksize=2)
 case("Trilu", f(2, 4, 5), native=False)
 case("Trilu", f(4, 5), s(-1, np.int64), upper=0, native=False, settings={1: "k"})
 
+case("SpaceToDepth", f(1, 4, 6, 2), blocksize=2, mode="CRD", judge="onnx", opset=28)
+case("ScatterElements", f(4, 5), rng.permutation(5)[None, :3], f(1, 3), axis=1, native=False)
+case("ScatterElements", f(4, 5), np.array([[0, 0, -1, 2, 3]]), f(1, 5), axis=0, reduction="add", native=False)
+case("ScatterND", f(4, 5), np.array([[1], [-1]]), f(2, 5), native=False)
+case("ScatterND", f(4, 5), np.array([[1, 2], [1, 2], [3, 0]]), f(3), reduction="max", native=False)
+case("OneHot", i(0, -1, 3, 9), s(5, np.int64), np.array([0, 2], np.float32), native=False, settings={1: "depth"})
+case("OneHot", np.array([[0, 1], [2, 0]]), s(3, np.int64), i(7, 8), axis=1, native=False)
+
 # --- reductions
 
 for name in (
@@ -516,7 +539,8 @@ for name in (
 case("ReduceMean", f(3, 4), i(), noop_with_empty_axes=1)
 case("ReduceMax", i(1, 5, 2), native=False)
 case("ReduceSum", np.arange(6).reshape(2, 3), i(1), native=False)
-case("ReduceSum", f(2, 0, 3), i(1), native=False)
+for name in ("ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"):
+    case(name, f(2, 0, 3), i(1), native=False, judge="onnx")
 for name in ("ArgMax", "ArgMin"):
     for axis in (0, 1, -1):
         case(name, np.round(f(4, 5, 6)), axis=axis, native=False)
