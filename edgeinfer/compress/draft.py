@@ -26,6 +26,9 @@ Size = tuple[int, ...]
 _SMALL = ((2, 3, 59), (5, 7, 61), (11, 13, 67), (17, 19, 71), (23, 29, 73), (31, 37, 79), (41, 43, 83), (47, 53, 89))
 _LARGE = tuple((16384 + 2048 * (3 * i), 16384 + 2048 * (3 * i + 1), 16384 + 2048 * (3 * i + 2)) for i in range(8))
 
+#: first axis with large sizes, by scheme
+SCHEMES = (2, 1, 99)
+
 # Values of computed tensors are followed up to this many elements: shape arithmetic is never larger.
 _MAX_VALUE = 65536
 
@@ -36,11 +39,11 @@ class Shapes:
     Args:
         inputs: graph inputs, with symbols.
         weights: the constants; their values are known.
-        sizes: symbol -> its size in each probe; default: see :func:`probe_sizes`.
+        scheme: how symbols get their sizes, see :func:`probe_sizes`.
     """
 
-    def __init__(self, inputs: Sequence[TensorSpec], weights: Weights, sizes: dict[str, Size] | None = None) -> None:
-        self.sizes = probe_sizes(inputs) if sizes is None else sizes
+    def __init__(self, inputs: Sequence[TensorSpec], weights: Weights, scheme: int = 0) -> None:
+        self.sizes = probe_sizes(inputs, scheme)
         self.probes = len(next(iter(self.sizes.values()), (0,)))
         self._weights = weights
         self._specs: list[dict[str, TensorSpec]] = [{} for _ in range(self.probes)]
@@ -134,16 +137,19 @@ def fixed_size(size: Size) -> int | None:
     return size[0] if all(s == size[0] for s in size) else None
 
 
-def probe_sizes(inputs: Iterable[TensorSpec]) -> dict[str, Size]:
-    """Sizes for every symbol in ``inputs``: small ones for the first two axes of a tensor, large ones for the others."""
+def probe_sizes(inputs: Iterable[TensorSpec], scheme: int) -> dict[str, Size]:
+    """Sizes for every symbol in ``inputs``, by the axis it is first found on.
+
+    Nobody says which sizes a network can take, so there are schemes to try in turn: large sizes from axis 2 on (images), from axis 1 on
+    (signals), or nowhere (tables of positions).
+    """
     sizes: dict[str, Size] = {}
     for t in inputs:
         for axis, d in enumerate(t.shape):
             if isinstance(d, str) and d not in sizes:
-                table = _SMALL if axis < 2 else _LARGE
-                taken = len(sizes)
-                base = table[taken % len(table)]
-                sizes[d] = base if taken < len(table) else tuple(s + 1000 * (taken // len(table)) for s in base)
+                table = _LARGE if axis >= SCHEMES[scheme] else _SMALL
+                again, column = divmod(len(sizes), len(table))
+                sizes[d] = tuple(s + 1000 * again for s in table[column])
     return sizes
 
 
@@ -183,12 +189,13 @@ class Draft:
     nodes: list[Node] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     batch: str | None = None
+    scheme: int = 0
     output_shapes: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
 
     def shapes(self) -> Shapes:
         """Shapes of all tensors as the network is now."""
-        shapes = Shapes(self.inputs, self.weights)
+        shapes = Shapes(self.inputs, self.weights, self.scheme)
         for node in self.nodes:
             shapes.add(node)
         return shapes

@@ -15,8 +15,8 @@ import numpy as np
 from ..errors import EdgeInferError, ModelFormatError, UnsupportedModelError
 from ..graph import Graph, Node, TensorSpec
 from . import passes, protobuf
-from .draft import Draft, Weights
-from .upgrade import NEWEST, OLDEST, Builder, Problem, RawNode, Unreadable, complain
+from .draft import SCHEMES, Draft, Weights
+from .upgrade import NEWEST, OLDEST, Builder, Problem, RawNode, Unreadable, complain, seen_at_sight
 
 # TensorProto.DataType -> NumPy
 _DTYPES = {
@@ -52,25 +52,45 @@ def read(path: Path) -> Draft:
     problems: list[Problem] = []
     weights = _weights(graph, large, path, problems)
     inputs = _inputs(graph, weights, problems)
-    draft = Draft(graph.name or path.name.split(".")[0], inputs, {}, weights)
-    for value in graph.output:
-        draft.output_shapes[value.name] = _declared(value)
-    builder = Builder(draft, opset)
-    builder.problems += problems
     _names_are_unique(graph, weights, inputs)
+    nodes = []
     for proto in graph.node:
         node = RawNode(proto.op_type, proto.domain, proto.name, list(proto.input), list(proto.output))
         node.attrs = {a.name: _attribute(a, node) for a in proto.attribute}
+        nodes.append(node)
+
+    contradiction: ModelFormatError | None = None
+    for scheme in range(len(SCHEMES)):
+        draft = Draft(graph.name or path.name.split(".")[0], inputs, {}, dict(weights), scheme=scheme)
+        draft.output_shapes = {value.name: _declared(value) for value in graph.output}
+        builder = Builder(draft, opset)
         try:
-            builder.convert(node)
-        except EdgeInferError:
-            raise
-        except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
-            raise ModelFormatError(
-                f"{path}: {node.op} node {node.name or node.outputs} cannot be understood ({type(error).__name__}: {error})"
-            ) from error
-    if builder.problems:
-        raise complain(builder.problems)
+            for node in nodes:
+                _convert(builder, node, path)
+        except ModelFormatError as error:
+            contradiction = contradiction or error
+            if not builder.shapes.sizes:
+                break
+            continue
+        if problems + builder.problems:
+            raise complain(problems + builder.problems)
+        return _with_outputs(draft, builder, graph, path)
+    assert contradiction is not None
+    problems += seen_at_sight(nodes)
+    raise complain(problems) if problems else contradiction
+
+
+def _convert(builder: Builder, node: RawNode, path: Path) -> None:
+    try:
+        builder.convert(node)
+    except EdgeInferError:
+        raise
+    except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ModelFormatError(f"{path}: {node.op} node {node.name or node.outputs} cannot be understood ({what})") from error
+
+
+def _with_outputs(draft: Draft, builder: Builder, graph: Any, path: Path) -> Draft:
     for value in graph.output:
         tensor = builder.resolve(value.name)
         if tensor not in builder.shapes:

@@ -67,7 +67,7 @@ class Builder:
     def __init__(self, draft: Draft, opset: int) -> None:
         self.draft = draft
         self.opset = opset
-        self.shapes = Shapes(draft.inputs, draft.weights)
+        self.shapes = Shapes(draft.inputs, draft.weights, draft.scheme)
         self.problems: list[Problem] = []
         self._alias: dict[str, str] = {}
         self._poisoned: set[str] = set()
@@ -158,27 +158,40 @@ class Builder:
         node = RawNode(raw.op, raw.domain, raw.name, [self._alias.get(i, i) for i in raw.inputs], list(raw.outputs), dict(raw.attrs))
         self._node = node
         try:
-            self._refuse_at_sight(node)
+            refuse_at_sight(node)
             if self._poisoned.isdisjoint(node.inputs):
                 for name in node.inputs:
                     if name and name not in self.shapes:
-                        raise ModelFormatError(f"node {label(node)} reads tensor {name!r}, which nothing before it computes")
+                        raise ModelFormatError(f"{node.op} node {label(node)} reads tensor {name!r}, which nothing before it computes")
                 RULES.get(node.op, as_is)(node, self)
                 return
         except (Refused, UnsupportedModelError) as error:
             self.problems.append(Problem(qualified(node), label(node), str(error)))
         self._poisoned.update(o for o in node.outputs if o)
 
-    def _refuse_at_sight(self, node: RawNode) -> None:
-        if node.domain not in ("", "ai.onnx") or (node.op not in RULES and node.op not in OPERATORS):
-            raise Refused("")
-        for name, value in node.attrs.items():
-            if isinstance(value, Unreadable):
-                raise Refused(f"attribute {name} is {value.what}")
-
     def resolve(self, name: str) -> str:
         """The tensor behind a name, past Identity and Dropout."""
         return self._alias.get(name, name)
+
+
+def refuse_at_sight(node: RawNode) -> None:
+    """Raise Refused for a node that cannot be converted whatever its inputs are."""
+    if node.domain not in ("", "ai.onnx") or (node.op not in RULES and node.op not in OPERATORS):
+        raise Refused("")
+    for name, value in node.attrs.items():
+        if isinstance(value, Unreadable):
+            raise Refused(f"attribute {name} is {value.what}")
+
+
+def seen_at_sight(nodes: Sequence[RawNode]) -> list[Problem]:
+    """The problems of nodes that need no look at shapes."""
+    problems = []
+    for node in nodes:
+        try:
+            refuse_at_sight(node)
+        except Refused as error:
+            problems.append(Problem(qualified(node), label(node), str(error)))
+    return problems
 
 
 def qualified(node: RawNode) -> str:

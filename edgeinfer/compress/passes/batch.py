@@ -63,7 +63,7 @@ def run(draft: Draft) -> None:
 
 def _follow(draft: Draft, inputs: Sequence[TensorSpec], nodes: Sequence[Node], symbol: str) -> list[Node]:
     """The nodes, Reshapes rewritten, if every row of the outputs depends on the same row of the inputs only. Raises Kept."""
-    shapes = Shapes(inputs, draft.weights)
+    shapes = Shapes(inputs, draft.weights, draft.scheme)
     walk = _Walk(shapes, symbol, {t.name: Rows(0) for t in inputs})
     found = [walk.add(node) for node in nodes]
     for public, tensor in draft.outputs.items():

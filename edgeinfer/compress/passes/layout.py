@@ -66,7 +66,7 @@ _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 class _Walk:
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
-        self.shapes = Shapes(draft.inputs, draft.weights)  # of the new network, as it grows
+        self.shapes = Shapes(draft.inputs, draft.weights, draft.scheme)  # of the new network, as it grows
         self.logical = draft.shapes()  # of the old one
         self.out: list[Node] = []
         self.views: dict[str, View | Columns] = {}

@@ -16,7 +16,7 @@ _SHAPE_ONLY = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Tile")
 
 def run(draft: Draft) -> None:
     """Settle what follows from shapes."""
-    shapes = Shapes(draft.inputs, draft.weights)
+    shapes = Shapes(draft.inputs, draft.weights, draft.scheme)
     same: dict[str, str] = {}
     kept: list[Node] = []
     for node in draft.nodes:
