@@ -174,9 +174,12 @@ def activation_floats(act: Native) -> dict[str, float]:
     return {"act_a": float(act.a), "act_b": float(act.b)}
 
 
-def unary_step(plan: Lowering, x: str, y: str, act: Native) -> Step:
-    """``y = act(x)`` for tensors of one shape."""
-    return Step("unary", {"x": x, "y": y}, {**activation_ints(act), **rows_and_cols(extents(plan.spec(y)))}, activation_floats(act))
+def unary_step(plan: Lowering, x: str, y: str, act: Native, workspace: str = "") -> Step:
+    """``y = act(x)`` for tensors of one shape; the result goes to a dense ``workspace`` of that size instead where one is given."""
+    sheet = rows_and_cols(extents(plan.spec(y)))
+    if workspace:
+        return Step("unary", {"x": x, "y": workspace}, {**activation_ints(act), **sheet, "y_ld": sheet["cols"]}, activation_floats(act))
+    return Step("unary", {"x": x, "y": y}, {**activation_ints(act), **sheet}, activation_floats(act))
 
 
 @OPERATORS.register(*(name for name in FUNCTIONS if name != "Clip"))

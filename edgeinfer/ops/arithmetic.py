@@ -228,7 +228,6 @@ class PRelu(NativeOp):
         total = binary_loops("add", y, negative, y, (shape, shape, shape))
         if scaled is None or total is None:
             return None
-        flat = {"rows": 1, "cols": prod(shape), "x_ld": prod(shape), "y_ld": prod(shape)}
-        clip = Native("clip", -inf, 0.0)
-        below = Step("unary", {"x": x, "y": negative}, {**activation_ints(clip), **flat}, activation_floats(clip))
+        # x may be a slice of something wider, so it is walked in rows; only the workspace is known to be dense
+        below = unary_step(plan, x, y, Native("clip", -inf, 0.0), workspace=negative)
         return [below, unary_step(plan, x, y, Native("relu")), scaled, total]

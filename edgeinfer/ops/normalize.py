@@ -12,10 +12,14 @@ from math import prod
 import numpy as np
 
 from ..graph import Node, TensorSpec
-from .activations import activate, activation_floats, activation_ints, native_activation
+from .activations import Native, activate, activation_floats, activation_ints, native_activation, unary_step
+from .arithmetic import binary_loops
 from .base import OPERATORS, Alias, Lowering, Op, Step
 from .checks import FLOAT, NativeOp, all_float, axis_of, broadcast, extents, named, need, optional, outputs, wrong
 from .strides import rows_and_cols
+
+#: operations of the ``reduce`` step, see :mod:`.reduce`
+REDUCE_SUM, REDUCE_MAX = 0, 2
 
 
 @OPERATORS.register("BatchNormalization")
@@ -138,7 +142,7 @@ class RMSNormalization(Op):
 
 
 @OPERATORS.register("InstanceNormalization", "GroupNormalization")
-class ChannelNormalization(Op):
+class ChannelNormalization(NativeOp):
     """[N, C, spatial...] normalised per image and channel, or per image and one of ``num_groups`` groups; scale and B [C]."""
 
     def infer(self, node: Node, specs: Sequence[TensorSpec | None], values: Sequence[np.ndarray | None]) -> list[TensorSpec]:
@@ -163,6 +167,19 @@ class ChannelNormalization(Op):
         y = (centred / np.sqrt(variance + np.float32(node.attrs.get("epsilon", 1e-5)))).reshape(x.shape)
         per_channel = (-1, *(1 for _ in x.shape[2:]))
         return [np.asarray(y * scale.reshape(per_channel) + shift.reshape(per_channel), dtype=x.dtype)]
+
+    def steps(self, node: Node, plan: Lowering) -> list[Step] | Alias | None:
+        """A layer normalisation of each group without scale, then scale and shift per channel in place."""
+        if not all_float(node, plan):
+            return None
+        (x, scale, shift), y = node.inputs, node.outputs[0]
+        shape = extents(plan.spec(x))
+        rows = shape[0] * self._groups(node, shape[1])
+        shapes = (shape, (shape[1], *(1 for _ in shape[2:])), shape)
+        fields = {"rows": rows, "cols": prod(shape) // rows}
+        normed = Step("layer_norm", {"x": x, "y": y}, fields, {"epsilon": float(node.attrs.get("epsilon", 1e-5))})
+        scaled, shifted = binary_loops("mul", y, scale, y, shapes), binary_loops("add", y, shift, y, shapes)
+        return None if scaled is None or shifted is None else [normed, scaled, shifted]
 
 
 @OPERATORS.register("LpNormalization")
@@ -202,7 +219,7 @@ class Hardmax(Op):
 
 @OPERATORS.register("Softmax", "LogSoftmax")
 class Softmax(NativeOp):
-    """exp(X) / sum of exp(X) along ``axis`` (-1), or its logarithm (NumPy form only)."""
+    """exp(X) / sum of exp(X) along ``axis`` (-1), or its logarithm."""
 
     def infer(self, node: Node, specs: Sequence[TensorSpec | None], values: Sequence[np.ndarray | None]) -> list[TensorSpec]:
         x = need(node, specs, 0, "input")
@@ -220,9 +237,33 @@ class Softmax(NativeOp):
         return [powers / total if node.op == "Softmax" else shifted - np.log(total)]
 
     def steps(self, node: Node, plan: Lowering) -> list[Step] | Alias | None:
-        if node.op != "Softmax" or not all_float(node, plan):
+        if not all_float(node, plan):
             return None
-        shape = extents(plan.spec(node.inputs[0]))
+        x, y = node.inputs[0], node.outputs[0]
+        shape = extents(plan.spec(x))
         axis = axis_of(node, int(node.attrs.get("axis", -1)), len(shape))
-        fields = {"outer": prod(shape[:axis]), "length": shape[axis], "inner": prod(shape[axis + 1 :])}
-        return [Step("softmax", {"x": node.inputs[0], "y": node.outputs[0]}, fields)]
+        whole = (prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :]))
+        fields = dict(zip(("outer", "length", "inner"), whole, strict=True))
+        if node.op == "Softmax":
+            return [Step("softmax", {"x": x, "y": y}, fields)]
+        # x - peak - log(sum of exp(x - peak))
+        line, powers = plan.workspace(4 * whole[0] * whole[2]), plan.workspace(4 * prod(whole))
+        shapes = (whole, (whole[0], 1, whole[2]), whole)
+        log, flat = Native("log"), {"rows": 1, "cols": whole[0] * whole[2]}
+        below = binary_loops("sub", x, line, y, shapes)
+        result = binary_loops("sub", y, line, y, shapes)
+        if below is None or result is None:
+            return None
+        return [
+            Step("reduce", {"x": x, "y": line}, {"operation": REDUCE_MAX, **fields}),
+            below,
+            unary_step(plan, y, y, Native("exp"), workspace=powers),
+            Step("reduce", {"x": powers, "y": line}, {"operation": REDUCE_SUM, **fields}),
+            Step(
+                "unary",
+                {"x": line, "y": line},
+                {**activation_ints(log), **flat, "x_ld": flat["cols"], "y_ld": flat["cols"]},
+                {"act_a": 0.0, "act_b": 0.0},
+            ),
+            result,
+        ]

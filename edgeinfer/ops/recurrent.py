@@ -30,9 +30,8 @@ DEFAULT_ACTIVATIONS = {"GRU": ["sigmoid", "tanh"], "LSTM": ["sigmoid", "tanh", "
 
 
 def panel_floats(rows: int, k: int) -> int:
-    """Floats of all decoded panels of a rows x k matrix without groups: blocks of 32 rows, the last one 16 or 32 wide."""
-    whole, rest = divmod(rows, 32)
-    return (32 * whole + (0 if rest == 0 else 16 if rest <= 16 else 32)) * k
+    """Floats of a whole decoded matrix: ``ei_whole_panels`` of weights.h, blocks of 32 rows."""
+    return -(-rows // 32) * 32 * k
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -44,6 +43,8 @@ class Recurrent(NativeOp):
     """What both kinds share: shapes, direction, the product over all time steps."""
 
     gates = 0
+    #: workspace of the step per image, in vectors of ``hidden`` floats: sums of the gates, h and (LSTM) c
+    state_vectors = 0
     #: names of the inputs after R
     roles: tuple[str, ...] = ()
 
@@ -97,7 +98,7 @@ class Recurrent(NativeOp):
         tensors = {
             "x": gates,
             "panels": plan.workspace(4 * panel_floats(rows, hidden)),
-            "state": plan.workspace(4 * batch * 4 * hidden),
+            "state": plan.workspace(4 * batch * self.state_vectors * hidden),
         }
         fields = {"steps": time, "batch": batch, "hidden": hidden, "x_ld": rows, "reverse": int(self._times(node, 2)[0])}
         wanted = dict(zip(("y", "y_h", "y_c"), node.outputs))  # noqa: B905
@@ -118,6 +119,7 @@ class GRU(Recurrent):
     """Gated recurrent unit; see the module's docstring for inputs and outputs."""
 
     gates = 3
+    state_vectors = 4
     roles = ("Wb", "Rb", "h0")
 
     def run(self, node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
@@ -145,6 +147,7 @@ class LSTM(Recurrent):
     """Long short-term memory; see the module's docstring for inputs and outputs."""
 
     gates = 4
+    state_vectors = 6
     roles = ("B", "h0", "c0")
 
     def run(self, node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:

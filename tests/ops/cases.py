@@ -378,14 +378,14 @@ case("LayerNormalization", f(2, 5, 24), f(24), f(24), outputs=3, native=False)
 case("LayerNormalization", 100 + f(3, 33), f(33), f(33), tolerance=1e-4)
 case("RMSNormalization", f(2, 5, 24), f(24), native=False, opset=23)
 case("RMSNormalization", f(2, 5, 4, 6), f(4, 6), axis=2, epsilon=0.1, native=False, opset=23)
-case("InstanceNormalization", f(2, 4, 5, 6), f(4), f(4), native=False)
-case("InstanceNormalization", f(2, 4, 9), f(4), f(4), epsilon=0.1, native=False)
-case("GroupNormalization", f(2, 6, 5, 4), f(6), f(6), num_groups=3, native=False)
+case("InstanceNormalization", f(2, 4, 5, 6), f(4), f(4))
+case("InstanceNormalization", f(2, 4, 9), f(4), f(4), epsilon=0.1)
+case("GroupNormalization", f(2, 6, 5, 4), f(6), f(6), num_groups=3)
 for name in ("Softmax", "LogSoftmax"):
     for axis in (-1, 0, 1, 2):
-        case(name, 4 * f(3, 5, 7), axis=axis, native=name == "Softmax")
-    case(name, 4 * f(33), native=name == "Softmax")
-    case(name, 100 * f(2, 9), native=name == "Softmax")
+        case(name, 4 * f(3, 5, 7), axis=axis)
+    case(name, 4 * f(33))
+    case(name, 100 * f(2, 9))
 
 for p in (1, 2):
     case("LpNormalization", f(3, 4, 5), p=p, axis=1, native=False)
