@@ -116,12 +116,13 @@
 
 /* One direction of a GRU.  x: [steps][batch][x_ld] = W x + Wb of the three gates z, r, h in ONNX order, already computed, at column 0;
  * w: recurrence R, 3 * hidden rows, k = hidden; bias: Rb, 3 * hidden or NULL; h0: [batch][hidden] or NULL; y: [steps][batch] rows y_ld apart;
- * y_h: [batch][hidden] or NULL; panels: workspace of ei_whole_panels() floats and state_ws of batch * 4 * hidden floats.  reverse: run time backwards */
+ * y_h: [batch][hidden] or NULL; panels: workspace of ei_whole_panels(3 * hidden, hidden) floats, state: workspace of batch * 4 * hidden floats.  reverse: run time backwards */
 #define EI_GRU_TENSORS(F) F(x) F(bias) F(h0) F(panels) F(state) F(y) F(y_h)
 #define EI_GRU_INTS(F) F(steps) F(batch) F(hidden) F(x_ld) F(y_ld) F(reverse) F(linear_before_reset)
 #define EI_GRU_FLOATS(F)
 
-/* One direction of an LSTM, gates i, o, f, c in ONNX order; as gru, with cell state c0 / y_c; bias: Rb added to Wb by the importer */
+/* One direction of an LSTM, gates i, o, f, c in ONNX order; as gru, with cell state c0 / y_c;
+ * panels: ei_whole_panels(4 * hidden, hidden) floats, state: batch * 6 * hidden floats; bias: Rb added to Wb by the importer */
 #define EI_LSTM_TENSORS(F) F(x) F(h0) F(c0) F(panels) F(state) F(y) F(y_h) F(y_c)
 #define EI_LSTM_INTS(F) F(steps) F(batch) F(hidden) F(x_ld) F(y_ld) F(reverse)
 #define EI_LSTM_FLOATS(F)

@@ -40,9 +40,9 @@ typedef struct {
 #define EI_DECLARE_TABLE(v) extern const ei_kernels ei_kernels_##v;
 EI_VARIANTS(EI_DECLARE_TABLE)
 
-/* table of a variant by name; NULL where this build or this CPU does not have it (features.c) */
+/* table of a variant by name; NULL where this build or this CPU does not have it (pool.c) */
 const ei_kernels *ei_find_kernels(const char *name);
-/* names of the variants that this build has and this CPU can run, best first, NULL at the end */
+/* names of the variants that this build has and this CPU can run, best first, NULL at the end (features.c) */
 const char *const *ei_available_kernels(void);
 
 /* decode.c */

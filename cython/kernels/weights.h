@@ -75,6 +75,8 @@ static inline int64_t ei_chunk_k(const ei_weights *w, int64_t chunk) {
   int64_t left = w->k - chunk * w->k_chunk;
   return left < w->k_chunk ? left : w->k_chunk;
 }
+/* floats that a whole matrix takes once decoded: every row block k x EI_ROW_BLOCK (recurrent steps keep that as workspace) */
+static inline int64_t ei_whole_panels(int64_t rows, int64_t k) { return (rows + EI_ROW_BLOCK - 1) / EI_ROW_BLOCK * k * EI_ROW_BLOCK; }
 /* bytes of scratch that decode_tile needs: symbols of both planes of one tile, and slack for overlong stores */
 static inline size_t ei_decode_scratch(int64_t k_chunk) { return (size_t)(2 * EI_ROW_BLOCK * k_chunk + 256); }
 

@@ -1,0 +1,1 @@
+"""NumPy twins of the native steps, computed in float64 from the definitions in ``cython/kernels/steps.h``."""
