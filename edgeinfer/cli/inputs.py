@@ -174,7 +174,7 @@ def read_image(path: str, arg: NodeArg, how: Preprocessing) -> np.ndarray:
         raise
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not an image that Pillow can read: {error}") from None
-    tensor = pixels.reshape(1, height, width, channels).astype(np.float32)
+    tensor: np.ndarray = pixels.reshape(1, height, width, channels).astype(np.float32)
     if how.channels == "bgr":
         tensor = tensor[..., ::-1]
     tensor = (tensor * np.float32(how.white / 255) - np.array(how.mean, dtype=np.float32)) / np.array(how.std, dtype=np.float32)
