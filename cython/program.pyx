@@ -242,6 +242,8 @@ cdef class Program:
 
     def set_slot(self, int slot, uintptr_t address, int64_t nbytes):
         """Say where the bytes of a slot are. The memory stays the caller's."""
+        if self.places.get(slot) == (address, nbytes):
+            return
         self.places[slot] = (address, nbytes)
         self.bound = False
 
@@ -302,6 +304,15 @@ cdef class Program:
     def stop_address(self):
         """Address of an int32 that is read before every step; while it is not zero no step begins."""
         return <uintptr_t>&self.stop
+
+    @property
+    def stopped(self):
+        """The stop word as a truth value; may be set from any thread while the program runs."""
+        return self.stop != 0
+
+    @stopped.setter
+    def stopped(self, bint value):
+        self.stop = value
 
     @property
     def nanoseconds(self):

@@ -84,7 +84,6 @@ class InferenceSession:
         self._peak_at_open = peak_footprint()
         self._monitor: Monitor | None = None
         self._memory: Memory | None = None
-        self._stop: np.ndarray = np.zeros(1, dtype=np.int32)
         self._over = 0
         self._closed = False
         self._executions: dict[tuple, Execution] = {}
@@ -229,11 +228,10 @@ class InferenceSession:
         """Run one slice under the monitor. ``None``: done; else the smaller slice size to go on with after relief."""
         execution.profiling = self.profiling
         self._last = execution
-        execution.program.stop_address = int(self._stop.__array_interface__["data"][0])
         if self._monitor is None:
             execution.run(feeds, targets, on_layer)
             return None
-        self._stop[0] = 0
+        execution.program.stopped = False
         self._monitor.watch()
         try:
             execution.run(feeds, targets, on_layer)
@@ -254,11 +252,11 @@ class InferenceSession:
 
     def _raise_stop(self, now: int) -> None:
         self._over = now
-        self._stop[0] = 1
+        if self._last is not None:
+            self._last.program.stopped = True
 
     def _relieve(self) -> None:
         """Give back what can be given back without losing the request: the arena's pages, dead objects, free heap."""
-        self._stop[0] = 0
         gc.collect()
         if self._memory is not None:
             self._memory.release()
