@@ -1,0 +1,133 @@
+"""The compress trip: an ONNX file into a container. Nothing here is needed to run one.
+
+``import -> passes -> recipe -> per tensor: quantizer, coder -> container``. Weights are taken one at a time; in memory at once are the
+largest tensor, its symbols and its code, beside views into the ONNX file.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from os import PathLike, fspath
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+from .recipe import Choice, Recipe, Tensor
+from .report import Layer, Report
+
+__all__ = ["Choice", "Layer", "Recipe", "Report", "Tensor", "compress"]
+
+
+def compress(
+    model: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    quantizer: str | None = None,
+    coder: str | None = None,
+    bits: int | None = None,
+    recipe: Recipe | str | PathLike[str] | None = None,
+    progress: Callable[[int, int, str], Any] | None = None,
+) -> Report:
+    """Compress an ONNX file into a container.
+
+    Args:
+        model: ``.onnx`` or ``.onnx.xz``.
+        output: the ``.edge`` file; written beside and renamed, so that an interrupted run leaves nothing.
+        quantizer: ``none``, ``uniform``, ``kmeans`` (the default) or ``sign``.
+        coder: ``raw``, ``packed``, ``huffman``, ``rans`` or ``gaps``; ``None``: for each tensor the smallest that runs fused.
+        bits: bits per symbol, 1 to 8, default 5. For all large weights; tensors of less than 4096 weights stay fp16 and depthwise filters
+            8-bit. What entropy coding makes of it is in the report.
+        recipe: a :class:`Recipe` or a YAML file with one, in place of the three before.
+        progress: called as ``progress(done, total, name)`` with bytes of weights before every tensor.
+
+    Raises:
+        ModelFormatError, UnsupportedModelError: see :func:`edgeinfer.compress.importer.import_model`.
+        UsageError: options that contradict each other, or a quantizer or coder that does not exist.
+        DependencyError: the ``onnx`` package is missing.
+    """
+    from ..coders import CODERS, encode_tensor
+    from ..container import Writer
+    from ..quantizers import QUANTIZERS
+    from .importer import import_model
+    from .roles import matrices
+
+    start = time.monotonic()
+    chosen = _recipe(recipe, quantizer, coder, bits)
+    if Path(model).resolve() == Path(output).resolve():
+        raise UsageError(f"{fspath(output)}: the container cannot take the place of the model it is made of")
+    for choice in (chosen.default, *(rule.choice for rule in chosen.rules)):  # fail before the long part
+        _made(QUANTIZERS, choice.quantizer, choice.options)
+        if choice.coder is not None:
+            _made(CODERS, choice.coder, {})
+
+    graph, weights, roles = matrices(*import_model(fspath(model)))
+    metadata = {"source": Path(model).name, "recipe": chosen.to_json()}
+    layers: list[Layer] = []
+    constants: list[Layer] = []
+    users = {name: node.op for node in reversed(graph.nodes) for name in node.inputs}
+    total, done = sum(a.nbytes for a in weights.values()), 0
+    with Writer(fspath(output), graph, metadata) as writer:
+        for name, array in weights.items():
+            if progress is not None:
+                progress(done, total, name)
+            done += array.nbytes
+            role = roles.get(name)
+            if role is None:
+                writer.add_plain(name, array)
+                constants.append(Layer(name, users[name], array.shape, None, None, array.size, array.nbytes, 0.0))
+                continue
+            choice = _suited(chosen.choose(Tensor(name, role.op, array.size, role.depthwise)), array)
+            encoded = encode_tensor(
+                name,
+                array,
+                role.rows,
+                role.groups,
+                _made(QUANTIZERS, choice.quantizer, choice.options),
+                None if choice.coder is None else _made(CODERS, choice.coder, {}),
+            )
+            writer.add_coded(name, array.shape, array.dtype.name, encoded)
+            layers.append(
+                Layer(name, role.op, array.shape, encoded.quantizer, encoded.coder, array.size, encoded.nbytes, encoded.max_error)
+            )
+    if progress is not None:
+        progress(total, total, "")
+    return Report(fspath(output), tuple(layers), tuple(constants), graph.notes, time.monotonic() - start)
+
+
+def _recipe(recipe: Recipe | str | PathLike[str] | None, quantizer: str | None, coder: str | None, bits: int | None) -> Recipe:
+    if recipe is None:
+        return Recipe.simple(quantizer, coder, bits)
+    if quantizer is not None or coder is not None or bits is not None:
+        raise UsageError("a recipe says quantizer, coder and bits of every tensor; leave out the three others")
+    return recipe if isinstance(recipe, Recipe) else Recipe.load(fspath(recipe))
+
+
+def _suited(choice: Choice, array: np.ndarray) -> Choice:
+    """The choice, or float32 where float16 was chosen for numbers that it does not reach (65520 rounds to infinity)."""
+    if choice.quantizer == "none" and choice.options.get("dtype") == "float16" and not np.abs(array).max() < 65520:
+        return Choice("none", {}, choice.coder)
+    return choice
+
+
+def _made(registry: Any, name: str, options: Any) -> Any:
+    try:
+        return registry[name](**options)
+    except TypeError as error:
+        raise UsageError(f"{registry.kind} {name!r} does not take the options {dict(options)} ({error})") from None
+    except ValueError as error:
+        raise UsageError(f"{registry.kind} {name!r}: {error}") from None
+
+
+class _Callable(ModuleType):
+    """``edgeinfer.compress`` is a function to the user and a package to the interpreter; once imported, the package answers for both."""
+
+    def __call__(self, *args: Any, **options: Any) -> Report:
+        return compress(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

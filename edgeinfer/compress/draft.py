@@ -63,12 +63,13 @@ class Shapes:
             for name, spec in zip(node.outputs, results, strict=False):
                 if name:
                     self._specs[probe][name] = TensorSpec(name, spec.dtype, tuple(spec.shape))
-            if node.op == "Shape":
+            about_shape = node.op in ("Shape", "Size")
+            if about_shape:  # known without the tensor: an array of that shape that takes no memory will do
                 assert specs[0] is not None
                 values = [np.broadcast_to(np.float32(0), tuple(int(d) for d in specs[0].shape))]
             known = all(v is not None for name, v in zip(node.inputs, values, strict=True) if name)
             if known and all(prod(int(d) for d in s.shape) <= _MAX_VALUE for s in results):
-                if all(v is None or node.op == "Shape" or v.size <= _MAX_VALUE for v in values):
+                if about_shape or all(v is None or v.size <= _MAX_VALUE for v in values):
                     for name, value in zip(node.outputs, op.run(node, values), strict=False):
                         self._values[probe][name] = value
 

@@ -116,7 +116,8 @@ class Builder:
         """Add a node in normal form; returns its first output. Without ``outputs`` it gets one of its own."""
         assert self._node is not None
         stem = self._node.name or (self._node.outputs[0] if self._node.outputs else op)
-        name, i = stem, 1
+        aside = op != self._node.op and op in ("Transpose", "Reshape", "Flatten")  # the node's own name is for what it is about
+        name, i = f"{stem}/{op.lower()}" if aside else stem, 1
         while name in self._names:
             name, i = f"{stem}/{op.lower()}" + ("" if i == 1 else f".{i}"), i + 1
         self._names.add(name)

@@ -380,6 +380,12 @@ def test_computed_targets_of_reshape_become_attributes() -> None:
     assert ops(graph) == {"Reshape": 1} and graph.nodes[0].attrs["shape"] == [0, -1, 3]
 
 
+def test_the_number_of_elements_is_known_like_the_shape() -> None:
+    nodes = [node("Size", "x", "s"), node("Unsqueeze", "s axis", "t"), node("Reshape", "x t", "y")]
+    graph, _ = check(model(nodes, [("x", ["N", 6])], ["y"], {"axis": np.array([0])}), sizes={"N": 2})
+    assert ops(graph) == {"Reshape": 1} and graph.nodes[0].attrs["shape"] == [-1]
+
+
 def test_reshapes_to_the_same_shape_vanish() -> None:
     nodes = [node("Reshape", "x s", "r"), node("Flatten", "r", "f"), node("Exp", "f", "y")]
     graph, _ = check(model(nodes, [("x", [2, 3])], ["y"], {"s": np.array([2, 3])}))

@@ -1,0 +1,237 @@
+"""The whole trip: an ONNX file into a container, and what stands in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import networks
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+import edgeinfer as ei  # noqa: E402
+from edgeinfer.compress import Recipe, compress  # noqa: E402
+from edgeinfer.compress.importer import import_model  # noqa: E402
+from edgeinfer.compress.roles import matrices  # noqa: E402
+from edgeinfer.container import Reader  # noqa: E402
+from edgeinfer.errors import EdgeInferError, ModelFormatError, UnsupportedModelError, UsageError  # noqa: E402
+
+from .graphs import imported, model, node, weight  # noqa: E402
+
+
+def small_model() -> onnx.ModelProto:
+    nodes = [
+        node("Conv", "x w", "a", "conv", pads=[1] * 4),
+        node("Conv", "a d", "b", "depthwise", group=64, pads=[1] * 4),
+        node("Conv", "b g", "c", "grouped", group=4),
+        node("GlobalAveragePool", "c", "p"),
+        node("Flatten", "p", "f"),
+        node("Gemm", "f m k", "y", "fc", transB=1),
+    ]
+    weights = {
+        "w": weight(64, 16, 3, 3),
+        "d": weight(64, 1, 9, 9, seed=2),
+        "g": weight(64, 16, 3, 3, seed=3),
+        "m": weight(100, 64, seed=4),
+        "k": weight(100),
+    }
+    return model(nodes, [("x", [1, 16, 12, 12])], ["y"], weights)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "small.onnx"
+    path.write_bytes(small_model().SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("quantizer", ["none", "uniform", "kmeans", "sign"])
+@pytest.mark.parametrize("coder", [None, "packed", "huffman", "rans", "gaps", "raw"])
+def test_what_is_stored_is_what_was_imported(source: Path, tmp_path: Path, quantizer: str, coder: str | None) -> None:
+    if quantizer == "none" and coder not in (None, "raw"):
+        with pytest.raises(UsageError):
+            compress(source, tmp_path / "m.edge", quantizer=quantizer, coder=coder)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["small.onnx"]
+        return
+    report = compress(source, tmp_path / "m.edge", quantizer=quantizer, coder=coder)
+    graph, weights = import_model(source)
+    with Reader(tmp_path / "m.edge") as reader:
+        reader.verify()
+        assert reader.graph == graph and set(reader.entries) == set(weights)
+        assert reader.metadata["source"] == "small.onnx"
+        assert Recipe.from_json(reader.metadata["recipe"]) == Recipe.simple(quantizer, coder)
+        by_name = {layer.name: layer for layer in report.layers + report.constants}
+        for name, entry in reader.entries.items():
+            layer = by_name[name]
+            assert layer.shape == weights[name].shape == tuple(entry.shape)
+            assert layer.quantizer == (None if entry.is_plain else entry.quantizer)
+            if entry.is_plain:
+                np.testing.assert_array_equal(reader.plain(name), weights[name])
+                continue
+            error = np.abs(reader.coded(name).decode().reshape(entry.shape) - weights[name]).max()
+            assert error <= entry.max_error == layer.max_error
+            assert quantizer != "none" or error == 0
+            if layer.weights >= 4096:
+                assert entry.max_error < 0.2
+                assert entry.quantizer == (quantizer if entry.shape[-1] > 1 or quantizer == "none" else "kmeans")
+    assert report.nbytes < report.fp32_bytes * (1.02 if quantizer == "none" else 0.3) and report.weights == sum(a.size for a in weights.values())
+
+
+def test_groups_and_rows(source: Path, tmp_path: Path) -> None:
+    compress(source, tmp_path / "m.edge", bits=4)
+    graph, _ = import_model(source)
+    with Reader(tmp_path / "m.edge") as reader:
+        found = {n.name: reader.entries[n.inputs[1]] for n in graph.nodes if n.op in ("Conv", "Gemm")}
+        assert [(found[n].rows, found[n].k, found[n].groups) for n in ("conv", "depthwise", "grouped", "fc")] == [
+            (64, 144, 1),
+            (64, 81, 1),
+            (64, 144, 4),
+            (100, 64, 1),
+        ]
+        assert found["depthwise"].quantizer == "kmeans" and found["depthwise"].options["bits"] == 8
+        assert found["conv"].options["bits"] == 4
+
+
+def test_small_tensors_stay_fp16_unless_they_do_not_fit(tmp_path: Path) -> None:
+    weights = {"w": weight(8, 4), "v": weight(8, 8) * 1e6}
+    proto = model([node("Gemm", "x w", "a", transB=1), node("Gemm", "a v", "y", transB=1)], [("x", [1, 4])], ["y"], weights)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    compress(path, tmp_path / "m.edge")
+    with Reader(tmp_path / "m.edge") as reader:
+        assert [(e.quantizer, e.options) for e in reader.entries.values()] == [
+            ("none", {"dtype": "float16"}),
+            ("none", {"dtype": "float32"}),
+        ]
+
+
+def test_recipe_file(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("default: {quantizer: none}\nrules: [{op: Gemm, quantizer: uniform, bits: 6, coder: packed}]\n")
+    report = compress(source, tmp_path / "m.edge", recipe=path)
+    assert {(layer.op, layer.quantizer, layer.coder) for layer in report.layers} == {("Conv", "none", "raw"), ("Gemm", "uniform", "packed")}
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"quantizer": "magic"}, "unknown quantizer 'magic'; known: .*kmeans"),
+        ({"coder": "zip"}, "unknown coder 'zip'; known: .*huffman"),
+        ({"bits": 9}, "1 to 8 bits"),
+        ({"recipe": Recipe.simple(), "bits": 4}, "leave out"),
+        ({"recipe": "nowhere.yaml"}, "cannot be read"),
+    ],
+)
+def test_wrong_options(source: Path, tmp_path: Path, options: dict, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        compress(source, tmp_path / "m.edge", **options)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["small.onnx"]
+
+
+def test_an_option_that_a_quantizer_does_not_have(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("default: {quantizer: kmeans, colour: red}\n")
+    with pytest.raises(UsageError, match="'kmeans' does not take the options"):
+        compress(source, tmp_path / "m.edge", recipe=path)
+
+
+def test_models_that_cannot_be_compressed_leave_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    for content, error in (
+        (b"not a model", ModelFormatError),
+        (model([node("NonZero", "x", "y", "find")], [("x", [2])], ["y"]).SerializeToString(), UnsupportedModelError),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(error):
+            compress(path, tmp_path / "m.edge")
+        assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_failure_in_the_middle_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int, name: str) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress(source, tmp_path / "m.edge", progress=stop)
+    assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
+
+
+def test_the_model_itself_is_not_overwritten(source: Path) -> None:
+    with pytest.raises(UsageError, match="cannot take the place"):
+        compress(source, source)
+    assert source.stat().st_size > 0
+
+
+def test_weights_that_are_not_numbers(tmp_path: Path) -> None:
+    bad = weight(100, 64)
+    bad[3, 4] = np.nan
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model([node("Gemm", "x w", "y", transB=1)], [("x", [1, 64])], ["y"], {"w": bad}).SerializeToString())
+    with pytest.raises(EdgeInferError, match="'w'"):
+        compress(path, tmp_path / "m.edge")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_progress_counts_bytes(source: Path, tmp_path: Path) -> None:
+    calls: list[tuple[int, int, str]] = []
+    compress(source, tmp_path / "m.edge", progress=lambda *call: calls.append(call))
+    assert calls[0][0] == 0 and calls[-1][0] == calls[-1][1] > 0
+    assert [c[0] for c in calls] == sorted(c[0] for c in calls)
+
+
+def test_the_same_bytes_every_time(source: Path, tmp_path: Path) -> None:
+    for name in ("a.edge", "b.edge"):
+        compress(source, tmp_path / name, quantizer="kmeans", coder="huffman")
+    assert (tmp_path / "a.edge").read_bytes() == (tmp_path / "b.edge").read_bytes()
+
+
+def test_the_function_of_the_package_survives_its_import(source: Path, tmp_path: Path) -> None:
+    import edgeinfer.compress.importer  # noqa: F401  makes the package an attribute of edgeinfer
+
+    assert ei.compress(source, tmp_path / "m.edge").weights == ei.compress(source, tmp_path / "m.edge").weights
+
+
+# ---- roles
+
+
+def roles_of(proto: onnx.ModelProto):
+    graph, weights, found = matrices(*imported(proto))
+    used = {i for n in graph.nodes for i in n.inputs}
+    assert set(weights) <= used and set(found) <= set(weights)
+    return graph, weights, found
+
+
+def test_a_table_that_is_a_product_too_is_stored_once() -> None:
+    table = weight(50, 16)
+    nodes = [node("Gather", "w i", "e"), node("Gemm", "e w", "y", transB=1)]
+    _, weights, found = roles_of(model(nodes, [("i", ["N"], np.int64)], ["y"], {"w": table}))
+    assert list(weights) == ["w"] and found["w"].rows == 50
+
+
+def test_a_matrix_that_is_added_too_is_stored_twice() -> None:
+    nodes = [node("Gemm", "x w", "a", transB=1), node("Add", "a w", "b"), node("Exp", "b", "c"), node("Mul", "c w", "y")]
+    graph, weights, found = roles_of(model(nodes, [("x", [16, 16])], ["y"], {"w": weight(16, 16)}))
+    assert len(weights) == 2 and list(found) == ["w"]
+    plain = next(name for name in weights if name != "w")
+    assert [n.inputs.count(plain) for n in graph.nodes if n.op in ("Add", "Mul")] == [1, 1]
+
+
+def test_filters_of_two_groupings_are_stored_twice() -> None:
+    nodes = [node("Conv", "x w", "a", pads=[1] * 4), node("Conv", "x2 w", "b", group=2, pads=[1] * 4)]
+    _, weights, found = roles_of(model(nodes, [("x", [1, 4, 5, 5]), ("x2", [1, 8, 5, 5])], ["a", "b"], {"w": weight(8, 4, 3, 3)}))
+    assert sorted(m.groups for m in found.values()) == [1, 2] and len(weights) == 2
+
+
+def test_integer_tables_are_not_coded() -> None:
+    proto = model([node("Gather", "w i", "y")], [("i", ["N"], np.int64)], ["y"], {"w": np.arange(8).reshape(4, 2)})
+    assert not roles_of(proto)[2]
+
+
+@pytest.mark.parametrize("name", ["nsnet2", "minilm"])
+def test_all_large_weights_of_sequence_models_are_coded(name: str) -> None:
+    _, weights, found = matrices(*import_model(networks.shared_model(name)))
+    assert {m.op for m in found.values()} == ({"Gemm", "GRU"} if name == "nsnet2" else {"Gemm", "Gather"})
+    assert all(array.size <= 1 << 12 for key, array in weights.items() if key not in found)
