@@ -73,10 +73,11 @@ def _layer(entry: Entry, op: str) -> dict[str, Any]:
 def _compare(model: str, source: str) -> dict[str, dict[str, float]]:
     """Per coded tensor: largest difference to the weights of ``source``, and the root of the mean square of it over theirs."""
     from ..compress.importer import import_model
+    from ..compress.roles import matrices
     from ..runtime.plan import choose_kernels
     from ..runtime.weights import open_store
 
-    _, weights = import_model(source)
+    _, weights, _ = matrices(*import_model(source))
     store = open_store(model)
     store.load()
     kernels = choose_kernels()

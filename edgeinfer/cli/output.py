@@ -88,7 +88,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 class Progress:
     """A bar on stderr while long work runs; silent where stderr is not a terminal. Uses tqdm where it is installed.
 
-    Call it with (done, total, what): the form in which ``ei.compress`` reports.
+    Call it with (done, total, what): the form in which ``ei.compress`` reports; the unit does not matter.
     """
 
     WIDTH = 30
@@ -104,7 +104,13 @@ class Progress:
                 from tqdm import tqdm
             except ImportError:
                 return
-            self._bar = tqdm(desc=label, file=self._stream, leave=False, dynamic_ncols=True)
+            self._bar = tqdm(
+                desc=label,
+                file=self._stream,
+                leave=False,
+                dynamic_ncols=True,
+                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed} {postfix}",
+            )
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
         if not self._shown:
@@ -115,7 +121,9 @@ class Progress:
             self._bar.update(done - self._bar.n)
             return
         filled = self.WIDTH * done // max(total, 1)
-        self._stream.write(f"\r\x1b[K{self._label} [{'#' * filled}{'.' * (self.WIDTH - filled)}] {done}/{total} {what}"[:120])
+        self._stream.write(
+            f"\r\x1b[K{self._label} [{'#' * filled}{'.' * (self.WIDTH - filled)}] {100 * done // max(total, 1)} % {what}"[:120]
+        )
         self._stream.flush()
         self._drawn = True
 
