@@ -15,8 +15,9 @@ import numpy as np
 from ..errors import EdgeInferError, ModelFormatError, UnsupportedModelError
 from ..graph import Graph, Node, TensorSpec
 from . import passes, protobuf
+from .builder import Builder, Problem, RawNode, Unreadable, complain
 from .draft import SCHEMES, Draft, Weights
-from .upgrade import NEWEST, OLDEST, Builder, Problem, RawNode, Unreadable, complain, seen_at_sight
+from .upgrade import NEWEST, OLDEST, convert, seen_at_sight
 
 # TensorProto.DataType -> NumPy
 _DTYPES = {
@@ -82,7 +83,7 @@ def read(path: Path) -> Draft:
 
 def _convert(builder: Builder, node: RawNode, path: Path) -> None:
     try:
-        builder.convert(node)
+        convert(builder, node)
     except EdgeInferError:
         raise
     except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
