@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     check_writable(args.json)
     peer_model = _peer_model(args.against)
-    batch = args.batch or (inputs.rows_of(args.input) if args.input else 1)
+    batch = args.batch or (max(inputs.rows_of(args.input), 1) if args.input else 1)
     from ..runtime.session import InferenceSession
     from . import measurement
 

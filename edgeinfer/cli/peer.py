@@ -1,6 +1,6 @@
 """ONNX Runtime as a peer of ``bench``: in a process of its own, so that its memory is its own, running in turns when told to.
 
-This file is both sides: :class:`Peer` starts it as a script, which imports nothing of edgeinfer, and talks to it in lines of JSON.
+This file is both sides: :class:`Peer` runs it as a program, which imports nothing of edgeinfer, and talks to it in lines of JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
+
+
+#: runs this file as a program that finds the same packages, but not the modules beside this file (one is called ``inspect``)
+_SCRIPT = "import sys; sys.path[:] = {path!r}; exec(compile(open({file!r}).read(), {file!r}, 'exec'))"
 
 
 class Peer:
@@ -43,7 +47,7 @@ class Peer:
             with open(folder / "feed.npz", "wb") as file:
                 write_npz(file, feed)
             self._process = subprocess.Popen(
-                [sys.executable, __file__, model, str(folder / "feed.npz"), str(threads)],
+                [sys.executable, "-c", _SCRIPT.format(path=sys.path, file=__file__), model, str(folder / "feed.npz"), str(threads)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

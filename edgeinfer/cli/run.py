@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
                 args.model,
                 memory_limit=args.memory_limit,
                 threads=args.threads,
-                batch=args.batch or rows,
+                batch=args.batch or max(rows, 1),
                 symbols=args.symbols,
                 base_only=args.base_only,
             )

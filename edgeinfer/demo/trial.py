@@ -1,6 +1,6 @@
 """The demo's experiment: a container runs the shipped sample digits in a fresh process under a ceiling, and tells what it took.
 
-Used as a script it is that fresh process; it imports nothing but what running needs.
+The fresh process runs :func:`main` of this module and imports nothing but what running needs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def trial(container: str, memory_limit: int | None) -> dict[str, Any]:
     Returns what :func:`measure` prints. Where the ceiling is refused: ``{"error": ..., "smallest_ceiling": bytes}``.
     Raises RuntimeError with the process' last words where it failed otherwise.
     """
-    command = [sys.executable, "-m", "edgeinfer.demo.trial", container, str(memory_limit or 0)]
+    program = f"import sys; sys.path[:] = {sys.path!r}; from edgeinfer.demo.trial import main; main()"
+    command = [sys.executable, "-c", program, container, str(memory_limit or 0)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -65,5 +66,6 @@ def measure(container: str, memory_limit: int | None) -> dict[str, Any]:
         }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The fresh process."""
     sys.stdout.write(json.dumps(measure(sys.argv[1], int(sys.argv[2]) or None)))

@@ -24,17 +24,23 @@ MEASURED = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DEBUG", "KERNELS", "THREADS", "MEMORY_LIMIT"):
+        monkeypatch.delenv(f"EDGEINFER_{name}", raising=False)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of one convolution and one product: ``image`` [N, 3, 8, 8] -> ``scores`` [N, 10]."""
     rng = np.random.default_rng(2)
     tensors = {
-        "w": rng.normal(size=(16, 3, 3, 3)).astype(np.float32),
-        "b": rng.normal(size=16).astype(np.float32),
-        "fc": rng.normal(size=(10, 1024)).astype(np.float32),
+        "w": rng.normal(size=(64, 3, 5, 5)).astype(np.float32),
+        "b": rng.normal(size=64).astype(np.float32),
+        "fc": rng.normal(size=(10, 4096)).astype(np.float32),
     }
     nodes = [
-        onnx.helper.make_node("Conv", ["image", "w", "b"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("Conv", ["image", "w", "b"], ["c"], name="conv", pads=[2, 2, 2, 2]),
         onnx.helper.make_node("Relu", ["c"], ["r"], name="relu"),
         onnx.helper.make_node("Flatten", ["r"], ["f"], name="flatten"),
         onnx.helper.make_node("Gemm", ["f", "fc"], ["scores"], name="product", transB=1),
@@ -88,7 +94,7 @@ def refusal(capsys: pytest.CaptureFixture[str], error: type[errors.EdgeInferErro
 
 def test_compress(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(capsys, "compress", source, "-o", tmp_path / "a.edge", "--quantizer", "uniform", "--coder", "huffman", "--bits", "5")
-    assert found["totals"]["weights"] >= 16 * 27 + 10 * 1024
+    assert found["totals"]["weights"] >= 64 * 75 + 10 * 4096
     assert found["totals"]["ratio"] == pytest.approx(found["totals"]["fp32_bytes"] / found["totals"]["bytes"])
     assert [p.name for p in tmp_path.iterdir()] == ["a.edge"]
     assert main(["compress", str(source), "-o", str(tmp_path / "b.edge")]) == 0
@@ -335,7 +341,6 @@ def test_internal_errors_show_no_traceback_unless_asked(capsys: pytest.CaptureFi
         raise ZeroDivisionError("on purpose\nin two lines")
 
     monkeypatch.setattr(ops, "survey", fail)
-    monkeypatch.delenv("EDGEINFER_DEBUG", raising=False)
     assert "internal error: ZeroDivisionError: on purpose in two lines" in refusal(capsys, errors.EdgeInferError, "ops")
     monkeypatch.setenv("EDGEINFER_DEBUG", "1")
     assert main(["ops"]) == 1
