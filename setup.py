@@ -60,6 +60,7 @@ class BuildKernels(build_ext):
             objects += self.compiler.compile(ONCE, output_dir=os.path.join(self.build_temp, "once"), macros=DEFINES, extra_postargs=COMMON, **args)
         for extension in self.extensions:
             extension.extra_objects = objects
+            extension.depends = [*objects, *map(str, KERNELS.glob("*.h"))]
             extension.extra_compile_args = ["-O2", "-g0", "-std=gnu11"]
             extension.extra_link_args = ["-Wl,-s", "-Wl,--gc-sections", "-pthread"]
             extension.libraries = ["m"]

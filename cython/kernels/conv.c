@@ -11,7 +11,7 @@
 #include "micro.h"
 #include "scratch.h"
 
-enum { SHORT_RUN = 16, RANGE = 510, MIN_RANGE = 120, ENOUGH_UNITS = 8, WORTH_A_THREAD = 60000 };
+enum { SHORT_RUN = 16, TINY_RUN = 8, RANGE = 510, MIN_RANGE = 120, ENOUGH_UNITS = 8, WORTH_A_THREAD = 60000 };
 
 typedef struct {
   int32_t len, row, pos; /* inputs; kernel row; first input within the kernel row, counted kw * channels */
@@ -22,6 +22,7 @@ typedef struct {
   int64_t base;             /* distance of the tap (0, 0), channel 0 of the group, from x; may lie outside */
   int32_t row0, row1;       /* kernel rows inside the image */
   int32_t pos0, pos1;       /* inputs of a kernel row inside the image */
+  int32_t interior;         /* all taps are inside */
 } pixel;
 
 typedef struct {
@@ -53,7 +54,7 @@ static form form_of(const ei_step *step) {
   const int64_t run = f.whole_rows ? i->kw * f.channels : f.channels;
   f.packs = !f.pointwise && f.channels < SHORT_RUN && i->kh * i->kw > 1;
   f.splits = f.whole_rows && !f.packs;
-  if (f.packs && run < SHORT_RUN) f.packs = 2; /* 2: pack always, 1: only at the border */
+  if (f.packs && run < TINY_RUN) f.packs = 2; /* 2: pack always, 1: only at the border */
   const int64_t shortest = f.splits ? f.channels : run;
   f.most_pieces = f.w->k_chunk / shortest + 2 + EI_SEGMENTS;
 
@@ -114,21 +115,49 @@ static inline void inside(int64_t start, int64_t step, int64_t n, int64_t size, 
 
 static void place_pixels(const form *f, int64_t first, int64_t count, pixel *out) {
   const ei_conv_ints *i = f->i;
+  const int32_t channels = (int32_t)f->channels, whole = (int32_t)(i->kw * f->channels);
+  const int64_t reach = (i->kw - 1) * i->dilation_w;
   int64_t ox = first % i->out_w, oy = first / i->out_w % i->out_h, image = first / i->out_w / i->out_h;
-  for (int64_t p = 0; p < count; p++, out++) {
-    int64_t y = oy * i->stride_h - i->pad_top, x = ox * i->stride_w - i->pad_left;
-    out->base = ((image * i->in_h + y) * i->in_w + x) * i->x_ld;
-    inside(y, i->dilation_h, i->kh, i->in_h, &out->row0, &out->row1);
-    inside(x, i->dilation_w, i->kw, i->in_w, &out->pos0, &out->pos1);
-    out->pos0 *= (int32_t)f->channels, out->pos1 *= (int32_t)f->channels;
-    if (++ox == i->out_w) {
-      ox = 0;
-      if (++oy == i->out_h) oy = 0, image++;
+  for (int64_t done = 0; done < count;) {
+    const int64_t y = oy * i->stride_h - i->pad_top, line = (image * i->in_h + y) * i->in_w;
+    const int64_t n = i->out_w - ox < count - done ? i->out_w - ox : count - done;
+    pixel p = {.pos0 = 0};
+    inside(y, i->dilation_h, i->kh, i->in_h, &p.row0, &p.row1);
+    const int all_rows = p.row0 == 0 && p.row1 == i->kh;
+    for (int64_t end = ox + n; ox < end; ox++) {
+      const int64_t x = ox * i->stride_w - i->pad_left;
+      p.base = (line + x) * i->x_ld;
+      if (x >= 0 && x + reach < i->in_w) {
+        p.pos0 = 0, p.pos1 = whole, p.interior = all_rows;
+      } else {
+        inside(x, i->dilation_w, i->kw, i->in_w, &p.pos0, &p.pos1);
+        p.pos0 *= channels, p.pos1 *= channels, p.interior = 0;
+      }
+      *out++ = p;
     }
+    done += n;
+    ox = 0;
+    if (++oy == i->out_h) oy = 0, image++;
   }
 }
 
+/* n floats; whole vectors of four, the last one overlapping */
+static inline void copy_few(float *to, const float *from, int32_t n) {
+  if (n < 4) {
+    for (int32_t j = 0; j < n; j++) to[j] = from[j];
+    return;
+  }
+  for (int32_t j = 0; j < n - 4; j += 4) memcpy(to + j, from + j, 16);
+  memcpy(to + n - 4, from + n - 4, 16);
+}
+
+/* the inputs of one pixel side by side, zeros where there is padding */
 static void pack_pixel(const piece *pieces, int count, const pixel *p, const float *x, float *to) {
+  x += p->base;
+  if (p->interior) {
+    for (int r = 0; r < count; to += pieces[r++].len) copy_few(to, x + pieces[r].off, pieces[r].len);
+    return;
+  }
   for (int r = 0; r < count; r++) {
     const piece *e = pieces + r;
     int32_t a = p->pos0 - e->pos, b = p->pos1 - e->pos;
@@ -136,11 +165,9 @@ static void pack_pixel(const piece *pieces, int count, const pixel *p, const flo
     if (a < 0) a = 0;
     if (b > e->len) b = e->len;
     if (a > b) a = b;
-    const float *from = x + p->base + e->off;
-    int32_t j = 0;
-    for (; j < a; j++) to[j] = 0.0f;
-    for (; j < b; j++) to[j] = from[j];
-    for (; j < e->len; j++) to[j] = 0.0f;
+    for (int32_t j = 0; j < a; j++) to[j] = 0.0f;
+    copy_few(to + a, x + e->off + a, b - a);
+    for (int32_t j = b; j < e->len; j++) to[j] = 0.0f;
     to += e->len;
   }
 }
@@ -202,8 +229,7 @@ int EI_FN(ei_conv)(const ei_step *step, ei_share *share, void *scratch) {
         } else {
           const pixel *p = s.pixels + p0;
           int interior = 1;
-          for (int j = 0; j < m; j++)
-            interior &= p[j].row0 == 0 && p[j].row1 == i->kh && p[j].pos0 == 0 && p[j].pos1 == i->kw * f.channels;
+          for (int j = 0; j < m; j++) interior &= p[j].interior;
           if (f.packs == 2 || (f.packs && !interior)) {
             use = &packed_runs;
             for (int j = 0; j < m; j++) {

@@ -26,8 +26,11 @@
 #define EI_PANEL_LD(rows) ((rows) > 16 ? 32 : 16)
 #define EI_PADDED(rows) (((rows) + EI_ROW_PAD - 1) / EI_ROW_PAD * EI_ROW_PAD)
 
-/* inputs per segment of a chunk of n inputs: a quarter, rounded up to 8 */
-static inline int64_t ei_segment(int64_t n) { return ((n + EI_SEGMENTS - 1) / EI_SEGMENTS + 7) / 8 * 8; }
+/* inputs per segment of a chunk of n inputs: a quarter, rounded up to 8; at least 64, because every end of a segment costs time */
+static inline int64_t ei_segment(int64_t n) {
+  int64_t quarter = ((n + EI_SEGMENTS - 1) / EI_SEGMENTS + 7) / 8 * 8;
+  return quarter < 64 ? 64 : quarter;
+}
 
 enum ei_coder { EI_RAW_F32, EI_RAW_F16, EI_RAW_BF16, EI_RAW_U8, EI_PACKED, EI_HUFFMAN, EI_RANS, EI_GAPS };
 
