@@ -6,7 +6,7 @@ converted is noted as a :class:`Problem` and everything behind it is skipped ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +67,10 @@ class Builder:
         self._names: set[str] = set()
         self._tensors: set[str] = {*draft.weights, *(t.name for t in draft.inputs)}
         self._node: RawNode | None = None
+
+    def poison(self, names: Iterable[str]) -> None:
+        """Tensors that cannot be had (noted as problems elsewhere): nodes behind them are skipped over."""
+        self._poisoned.update(names)
 
     # ---- what rules may ask
 

@@ -216,7 +216,7 @@ class Draft:
     def add_weight(self, stem: str, array: np.ndarray) -> str:
         """Keep a constant; returns its name."""
         name = self.fresh(stem)
-        self.weights[name] = np.ascontiguousarray(array)
+        self.weights[name] = np.asarray(array, order="C")
         return name
 
     def producers(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import EdgeInferError, ModelFormatError, UnsupportedModelError
+from ..errors import EdgeInferError, InputError, ModelFormatError, UnsupportedModelError
 from ..graph import Graph, Node, TensorSpec
 from . import passes, protobuf
 from .builder import Builder, Problem, RawNode, Unreadable, complain
@@ -36,7 +36,10 @@ def import_model(path: str | Path) -> tuple[Graph, Weights]:
         DependencyError: the ``onnx`` package (extra ``[convert]``) is missing.
     """
     draft = read(Path(path))
-    passes.run(draft)
+    try:
+        passes.run(draft)
+    except InputError as error:  # a constant that an operator refuses when it is folded
+        raise ModelFormatError(f"{path}: {error}") from None
     return finish(draft)
 
 
@@ -65,6 +68,7 @@ def read(path: Path) -> Draft:
         draft = Draft(graph.name or path.name.split(".")[0], inputs, {}, dict(weights), scheme=scheme)
         draft.output_shapes = {value.name: _declared(value) for value in graph.output}
         builder = Builder(draft, opset)
+        builder.poison(p.node for p in problems)
         try:
             for node in nodes:
                 _convert(builder, node, path)
@@ -84,9 +88,9 @@ def read(path: Path) -> Draft:
 def _convert(builder: Builder, node: RawNode, path: Path) -> None:
     try:
         convert(builder, node)
-    except EdgeInferError:
+    except ModelFormatError:
         raise
-    except (KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
+    except (EdgeInferError, KeyError, ValueError, IndexError, TypeError, ArithmeticError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ModelFormatError(f"{path}: {node.op} node {node.name or node.outputs} cannot be understood ({what})") from error
 
@@ -229,10 +233,6 @@ def _inputs(graph: Any, weights: Weights, problems: list[Problem]) -> list[Tenso
             shape = _declared(value)
             named = tuple(f"{value.name}_dim{axis}" if d == "" else d for axis, d in enumerate(shape))
             inputs.append(TensorSpec(value.name, _DTYPES[tensor.elem_type], named))
-    if problems:  # nothing can be inferred without inputs: report these with whatever else the nodes bring
-        for value in graph.input:
-            if value.name not in weights and all(value.name != t.name for t in inputs):
-                inputs.append(TensorSpec(value.name, "float32", ()))
     return inputs
 
 

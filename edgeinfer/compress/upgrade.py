@@ -464,7 +464,7 @@ def _blocks(node: RawNode, b: Builder) -> None:
         b.reshape(x, (n, few, times(h, s), times(w, s)), node.outputs[0])
     else:
         x = b.reshape(node.inputs[0], (n, c, times(h, 1, s), side, times(w, 1, s), side))
-        x = b.emit("Transpose", [x], {"perm": [0, 3, 5, 1, 2, 4]})
+        x = b.emit("Transpose", [x], {"perm": [0, 3, 5, 1, 2, 4] if node.attrs.get("mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]})
         b.reshape(x, (n, times(c, s * s), times(h, 1, s), times(w, 1, s)), node.outputs[0])
 
 

@@ -257,6 +257,13 @@ def test_types_that_do_not_exist_here() -> None:
         imported(proto)
 
 
+def test_constants_that_an_operator_refuses() -> None:
+    nodes = [node("Gather", "w far", "g"), node("Add", "x g", "y")]
+    with pytest.raises(ModelFormatError, match="g") as caught:
+        imported(model(nodes, [("x", [2])], ["y"], {"w": weight(4, 2), "far": np.array(9)}))
+    assert type(caught.value) is ModelFormatError
+
+
 def test_contradictions() -> None:
     proto = gemm_model()
     proto.graph.node.append(node("Neg", "x", "y"))

@@ -35,6 +35,17 @@ def test_constants_are_folded_through_any_operator() -> None:
     assert ops(graph) == {"Mul": 1} and set(weights) == set(graph.nodes[0].inputs) - {"x"}
 
 
+def test_constants_keep_their_rank() -> None:
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Gather", "s zero", "n"),
+        node("Exp", "k", "e"),
+        node("Cast", "n", "f", to=1),
+        node("Add", "e f", "y"),
+    ]
+    check(model([*nodes, node("Neg", "x", "z")], [("x", [2, 3])], ["y", "z"], {"zero": np.array(0), "k": f32(1)}))
+
+
 def test_large_constants_from_nothing_stay_nodes() -> None:
     nodes = [node("ConstantOfShape", "s", "k"), node("Add", "x k", "y")]
     graph, _ = check(model(nodes, [("x", [512, 512])], ["y"], {"s": np.array([512, 512])}))

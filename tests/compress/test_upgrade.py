@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from reference_executor import execute
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -233,8 +234,6 @@ def test_recurrent_batch_first() -> None:
     proto = model([node("GRU", "x w r", "y yh", hidden_size=5, layout=1)], [("x", [2, 6, 4])], ["y", "yh"], weights, opset=14)
     graph, found = imported(proto)
     x = weight(2, 6, 4, seed=5)
-    from reference_executor import execute
-
     got = execute(graph, found, {"x": x})
     expected = onnx.reference.ReferenceEvaluator(proto).run(None, {"x": x})
     for a, b in zip(got, expected, strict=True):
@@ -261,6 +260,14 @@ def test_recurrent_extras_are_refused(op: str, inputs: str, attrs: dict, what: s
 def test_depth_to_space_and_back(mode: str) -> None:
     check(model([node("DepthToSpace", "x", "y", blocksize=2, mode=mode)], [("x", [1, 8, 3, 5])], ["y"], opset=13))
     check(model([node("SpaceToDepth", "x", "y", blocksize=2)], [("x", [1, 3, 4, 6])], ["y"], opset=13))
+
+
+def test_space_to_depth_in_the_order_of_opset_28() -> None:
+    x = weight(1, 3, 4, 6)
+    for mode, order in (("DCR", (0, 3, 5, 1, 2, 4)), ("CRD", (0, 1, 3, 5, 2, 4))):
+        graph, weights = imported(model([node("SpaceToDepth", "x", "y", blocksize=2, mode=mode)], [("x", [1, 3, 4, 6])], ["y"], opset=28))
+        expected = x.reshape(1, 3, 2, 2, 3, 2).transpose(order).reshape(1, 12, 2, 3)
+        np.testing.assert_array_equal(execute(graph, weights, {"x": x})[0], expected)
 
 
 def test_split_into_equal_parts() -> None:
@@ -314,7 +321,6 @@ def test_constants_of_every_kind() -> None:
 
 def test_group_normalization_scales_were_per_group_before_opset_21() -> None:
     from onnx.reference import ReferenceEvaluator
-    from reference_executor import execute
 
     x = weight(2, 6, 4, 4, seed=9)
     for opset, count in ((18, 3), (21, 6)):

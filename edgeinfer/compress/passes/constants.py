@@ -20,7 +20,7 @@ def run(draft: Draft) -> None:
         if all(name in draft.weights for name in node.inputs if name) and any(node.outputs):
             results = OPERATORS[node.op]().run(node, [draft.weights[name] if name else None for name in node.inputs])
             if node.op not in _GROWING or all(r.size <= _MAX_GROWN for r in results):
-                draft.weights.update((name, np.ascontiguousarray(r)) for name, r in zip(node.outputs, results, strict=False) if name)
+                draft.weights.update((name, np.asarray(r, order="C")) for name, r in zip(node.outputs, results, strict=False) if name)
                 continue
         kept.append(node)
     draft.nodes = kept

@@ -126,7 +126,7 @@ class _Walk:
 
     def weight(self, stem: str, array: np.ndarray) -> str:
         name = self.fresh(stem)
-        self.draft.weights[name] = np.ascontiguousarray(array)
+        self.draft.weights[name] = np.asarray(array, order="C")
         return name
 
     def view(self, name: str) -> View:

@@ -25,7 +25,7 @@ def run(draft: Draft) -> None:
         fixed = [shapes.fixed_value(name) if name else None for name in node.outputs]
         if all(value is not None for value in fixed):
             for name, value in zip(node.outputs, fixed, strict=True):
-                draft.weights[name] = np.ascontiguousarray(value)
+                draft.weights[name] = np.asarray(value, order="C")
             continue
         if node.op in _SHAPE_ONLY and _equal(shapes, node.inputs[0], node.outputs[0]):
             same[node.outputs[0]] = node.inputs[0]
