@@ -1,4 +1,4 @@
-"""ONNX's own cases for single operators, through the importer: what it takes must come out right, what it refuses it must refuse properly."""
+"""ONNX's own cases for single operators, through the importer: right where it takes them, properly refused where it does not."""
 
 from __future__ import annotations
 
