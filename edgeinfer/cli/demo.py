@@ -110,7 +110,7 @@ def _text(document: dict[str, Any]) -> str:
     return "\n".join(lines + ["", _drawing(result["classes"])])
 
 
-def _drawing(classes: list[int], shown: int = 8) -> str:
+def _drawing(classes: list[int], shown: int = 4) -> str:
     """The first sample digits in characters, with what the network says under each."""
     with np.load(SAMPLES) as samples:
         digits, labels = samples["digits"][:shown], samples["labels"][:shown]
