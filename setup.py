@@ -14,8 +14,9 @@ from setuptools.command.build_ext import build_ext
 KERNELS = Path("cython/kernels")
 
 # Sources compiled once per instruction set, and sources compiled once.
-PER_VARIANT = sorted(str(p) for p in KERNELS.glob("*.c") if p.name not in ("pool.c", "features.c", "checksum.c"))
-ONCE = [str(p) for p in (KERNELS / "pool.c", KERNELS / "features.c", KERNELS / "checksum.c") if p.exists()]
+NO_VARIANT = ("pool.c", "features.c", "checksum.c", "models.c")
+PER_VARIANT = sorted(str(p) for p in KERNELS.glob("*.c") if p.name not in NO_VARIANT)
+ONCE = [str(KERNELS / name) for name in NO_VARIANT if (KERNELS / name).exists()]
 
 COMMON = ["-std=gnu11", "-O3", "-g0", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
 if os.environ.get("EDGEINFER_WERROR"):

@@ -40,7 +40,7 @@ enum ei_status { EI_OK = 0, EI_BAD_STREAM = -1, EI_STOPPED = -2, EI_BAD_STEP = -
 typedef struct {          /* one stream of symbols: all tiles of one plane */
   int32_t coder;          /* enum ei_coder */
   int32_t bits;           /* width of a symbol in bits (packed, gaps' values); 8 at most */
-  int32_t lanes;          /* rans: interleaved states; huffman: streams */
+  int32_t lanes;          /* rans: interleaved states; huffman: streams; gaps: the symbol left out */
   int32_t extra;          /* coder's own: gap width in bits, longest code, log2 of the frequency total ... */
   const void *model;      /* decode table built from the stored code lengths or frequencies; NULL where not needed */
   const uint32_t *at;     /* tiles + 1 byte offsets into bytes; NULL for coders whose tiles have a computed size */
@@ -54,7 +54,7 @@ typedef struct {
   int32_t n_planes;       /* 1; 2 for sign: plane 0 the sign bits, plane 1 the residual buckets */
   int32_t base_only;      /* 1: decode plane 0 alone, with base_table */
   int32_t table_len;      /* 1..256; 0 for raw floats.  Two planes: symbol = sign + 2 * bucket */
-  const float *table;     /* symbol -> value */
+  const float *table;     /* symbol -> value; readable (zeros) for every value of the symbol's bits */
   const float *base_table;/* two values, the sign centroids; NULL unless two planes */
   const float *row_scale; /* rows factors, or NULL: all 1 */
   ei_plane plane[2];
