@@ -38,15 +38,6 @@ static int decode_symbols(const ei_plane *p, place t, int64_t k, int64_t padded,
   }
 }
 
-static inline float half_value(uint32_t h) {
-  /* shift exponent and mantissa into place and correct the bias by a multiplication, which also normalises subnormals */
-  union { uint32_t u; float f; } v = {(h & 0x7fff) << 13}, magic = {0x77800000}; /* 2^112 */
-  v.f *= magic.f;
-  if ((h & 0x7c00) == 0x7c00) v.u = 0x7f800000 | (h & 0x3ff) << 13 | (h & 0x3ff ? 0x400000 : 0);
-  v.u |= (h & 0x8000) << 16;
-  return v.f;
-}
-
 static void expand_raw(int coder, const uint8_t *bytes, int64_t k, int64_t padded, float *panel) {
   int64_t ld = EI_PANEL_LD(padded);
   for (int64_t i = 0; i < k; i++, panel += ld) {
@@ -67,7 +58,7 @@ static void expand_raw(int coder, const uint8_t *bytes, int64_t k, int64_t padde
         memcpy(&half, bytes, 16);
         _mm256_storeu_ps(panel + r, _mm256_cvtph_ps(half));
 #else
-        for (int j = 0; j < 8; j++) panel[r + j] = half_value(ei_load16(bytes + 2 * j));
+        for (int j = 0; j < 8; j++) panel[r + j] = ei_half_value(ei_load16(bytes + 2 * j));
 #endif
       }
     }

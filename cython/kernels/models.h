@@ -37,6 +37,16 @@ static inline int ei_huffman_table_bits(int longest, uint64_t weights) {
 static inline size_t ei_huffman_model_size(int table_bits) { return sizeof(ei_huffman_model) + ((size_t)8 << table_bits); }
 static inline size_t ei_rans_model_size(int bits) { return sizeof(ei_rans_model) + ((size_t)4 << bits); }
 
+/* IEEE half to float */
+static inline float ei_half_value(uint32_t h) {
+  /* shift exponent and mantissa into place and correct the bias by a multiplication, which also normalises subnormals */
+  union { uint32_t u; float f; } v = {(h & 0x7fff) << 13}, magic = {0x77800000}; /* 2^112 */
+  v.f *= magic.f;
+  if ((h & 0x7c00) == 0x7c00) v.u = 0x7f800000 | (h & 0x3ff) << 13 | (h & 0x3ff ? 0x400000 : 0);
+  v.u |= (h & 0x8000) << 16;
+  return v.f;
+}
+
 /* lengths: a nibble per symbol, low one first, 0 = does not occur.  0, or EI_BAD_STREAM unless the code is complete and no code
  * is longer than `longest` <= table_bits <= EI_HUFFMAN_LONGEST; a code of one symbol has length 1. */
 int ei_build_huffman(const uint8_t *lengths, int alphabet, int longest, int table_bits, ei_huffman_model *model);
