@@ -1,0 +1,117 @@
+"""Weight sharing of Deep Compression (Han et al. 2016): one-dimensional k-means over the weights of a tensor.
+
+Centroids start evenly spaced over the range, which keeps one for the rare large weights, and are moved by Lloyd's algorithm on a fine
+histogram. A pruned tensor keeps a centroid of exactly zero; k-means then runs over the surviving weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..errors import UsageError
+from .base import BFLOAT_BITS, QUANTIZERS, Quantized, Quantizer, assign, check_bits, histogram, round_bfloat, row_scales
+
+#: Lloyd's rounds at most; Gaussian weights and 32 centroids settle after about 300
+ROUNDS = 1000
+
+
+def lloyd(points: np.ndarray, counts: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Centroids (sorted) of weighted sorted points after Lloyd's algorithm; one that loses all its points moves into the costliest cell."""
+    number = np.concatenate([[0], np.cumsum(counts, dtype=np.float64)])
+    first = np.concatenate([[0], np.cumsum(counts * points)])
+    second = np.concatenate([[0], np.cumsum(counts * points**2)])
+    if len(points) <= len(centroids):
+        return points.astype(np.float64)
+    span = points[-1] - points[0]
+    for _ in range(ROUNDS):
+        edges = np.concatenate([[0], np.searchsorted(points, (centroids[1:] + centroids[:-1]) / 2), [len(points)]])
+        weight = np.diff(number[edges])
+        mean = np.diff(first[edges]) / np.maximum(weight, 1)
+        empty = np.flatnonzero(weight == 0)
+        if len(empty):
+            cost = np.diff(second[edges]) - weight * mean**2
+            cost[np.diff(edges) < 2] = -1
+            mean[empty] = centroids[empty]
+            for cell, lost in zip(np.argsort(-cost), empty, strict=False):
+                if cost[cell] <= 0:
+                    break
+                low, high = points[edges[cell]], points[edges[cell + 1] - 1]
+                mean[lost] = mean[cell] + (high - mean[cell]) / 2
+                mean[cell] -= (mean[cell] - low) / 2
+            mean.sort()
+        moved = float(np.abs(mean - centroids).max())
+        centroids = mean
+        if moved <= 1e-7 * span:
+            break
+    return centroids
+
+
+def _distinct(weights: np.ndarray, most: int) -> np.ndarray | None:
+    """Sorted distinct values of a matrix if there are at most ``most``, else ``None``."""
+    flat = weights.ravel()
+    known = np.unique(flat[:4096])
+    for first in range(0, flat.size, 1 << 20):
+        if len(known) > most:
+            return None
+        part = flat[first : first + (1 << 20)]
+        missing = part[known[np.minimum(np.searchsorted(known, part), len(known) - 1)] != part]
+        if missing.size:
+            known = np.unique(np.concatenate([known, missing]))
+    return known if len(known) <= most else None
+
+
+@QUANTIZERS.register("kmeans")
+@dataclass
+class KMeans(Quantizer):
+    """Symbols are centroids in rising order.
+
+    A tensor of at most 2^bits distinct values is kept exactly, without row scales.
+
+    Args:
+        bits: 1..8; at most 2^bits centroids.
+        row_scale: scale each output row by its root mean square.
+        start: ``linear`` over the range (Deep Compression), or ``density``: at equal shares of the weights.
+    """
+
+    name: ClassVar[str] = "kmeans"
+    bits: int = 5
+    row_scale: bool = True
+    start: str = "linear"
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits, 1)
+        if self.start not in ("linear", "density"):
+            raise UsageError(f"start: expected linear or density, found {self.start!r}")
+
+    def quantize(self, weights: np.ndarray) -> Quantized:
+        exact = _distinct(weights, 1 << self.bits)
+        if exact is not None and np.isfinite(exact).all():
+            return Quantized(symbols=assign(weights, None, exact), table=exact)
+        scale = row_scales(weights, self.row_scale)
+        found = histogram(weights, scale)
+        points, counts = found.points, found.counts.copy()
+        wanted = 1 << self.bits
+        if found.pruned:
+            wanted -= 1
+            # the zeros are in one bin; its other members hardly differ from zero
+            counts[np.argmin(np.abs(points))] -= found.zeros
+            points, counts = points[counts > 0], counts[counts > 0]
+        if wanted == 0:
+            table = np.zeros(1)
+        else:
+            if self.start == "linear":
+                centroids = np.linspace(points[0], points[-1], 2 * wanted + 1)[1::2]
+            else:
+                rank = np.cumsum(counts)
+                centroids = points[np.searchsorted(rank, rank[-1] * (np.arange(wanted) + 0.5) / wanted)]
+            table = lloyd(points, counts, centroids)
+        if found.pruned:
+            table = np.append(table, 0.0)
+        table = table.astype(np.float32)
+        if self.bits <= BFLOAT_BITS:
+            table = round_bfloat(table)
+        table = np.unique(table)
+        return Quantized(symbols=assign(weights, scale, table), table=table, row_scale=scale)
