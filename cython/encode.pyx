@@ -7,6 +7,15 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 
+cdef extern from "weights.h" nogil:
+    int64_t ei_segment(int64_t n)
+
+
+def segment(int64_t n):
+    """Inputs per segment of a chunk of ``n`` inputs."""
+    return ei_segment(n)
+
+
 def histogram(const uint8_t[::1] symbols, int64_t[::1] counts):
     """Add the number of times each symbol occurs to ``counts`` (256)."""
     cdef int64_t i, n = symbols.shape[0]

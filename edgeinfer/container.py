@@ -26,12 +26,12 @@ trailer::
     68   4  CRC32C of bytes 0..67
     72   8  magic  45 44 47 45 2D 45 4E 44  ("EDGE-END")
 
-header: an object with exactly the keys ``graph`` (:meth:`edgeinfer.graph.Graph.to_json`), ``metadata`` (an object, free), ``entries`` (a list of objects
-with the fields of :class:`Entry`). Extents cover bytes 64 to the header exactly: no two overlap and nothing lies between them. Every extent has a CRC32C for each
-256 KiB of it (the last one for the rest), in ``crcs``.
+header: an object with exactly the keys ``graph`` (:meth:`edgeinfer.graph.Graph.to_json`), ``metadata`` (an object, free) and ``entries``
+(a list of objects with the fields of :class:`Entry`). Extents cover bytes 64 to the header exactly: no two overlap and nothing lies between
+them. Every extent has a CRC32C for each 256 KiB of it (the last one for the rest), in ``crcs``.
 
-An extent holds the parts of one tensor, each at a multiple of 64 bytes, zeros between them. A *plain* tensor has one part, ``plain``: its elements in C
-order. A *coded* tensor is a matrix of ``rows`` x ``k`` cut into tiles (``cython/kernels/weights.h``) with the parts
+An extent holds the parts of one tensor, each at a multiple of 64 bytes, zeros between them. A *plain* tensor has one part, ``plain``: its
+elements in C order. A *coded* tensor is a matrix of ``rows`` x ``k`` cut into tiles (``cython/kernels/weights.h``) with the parts
 
 =============== ==============================================================================================================
 ``table``       float32 values of the symbols; absent for raw floats
@@ -42,10 +42,10 @@ order. A *coded* tensor is a matrix of ``rows`` x ``k`` cut into tiles (``cython
 ``planeN``      plane N: the tiles (``cython/kernels/decode_*.c``)
 =============== ==============================================================================================================
 
-The weight of a row is ``table[symbol] * row_scale[row]``; with two planes the symbol is the one of plane 0 (the sign) + 2 x the one of plane 1 (the bucket).
+A weight is ``table[symbol] * row_scale[row]``; with two planes the symbol is that of plane 0 (the sign) + 2 x that of plane 1 (the bucket).
 
-Everything in a file is checked before it is believed; what is wrong is a :class:`~edgeinfer.errors.ContainerError` that names the file, what was expected and
-what was found. Contents of tiles are checked by their CRC when they are read and bounded by the decoders.
+Everything in a file is checked before it is believed; what is wrong is a :class:`~edgeinfer.errors.ContainerError` that names the file,
+what was expected and what was found. Contents of tiles are checked by their CRC when they are read and bounded by the decoders.
 """
 
 from __future__ import annotations
@@ -206,8 +206,12 @@ def _entry(value: Any) -> Entry:
         name=_text(value["name"], "name"),
         shape=shape,
         dtype=value["dtype"],
-        **{key: _integer(value[key], 0, 1 << 40, key) for key in ("rows", "k", "groups", "k_chunk")},
-        **{key: _text(value[key], key) for key in ("quantizer", "coder")},
+        rows=_integer(value["rows"], 0, 1 << 40, "rows"),
+        k=_integer(value["k"], 0, 1 << 40, "k"),
+        groups=_integer(value["groups"], 0, 1 << 40, "groups"),
+        k_chunk=_integer(value["k_chunk"], 0, 1 << 40, "k_chunk"),
+        quantizer=_text(value["quantizer"], "quantizer"),
+        coder=_text(value["coder"], "coder"),
         options=value["options"],
         max_error=float(max_error),
         extent=extent,
@@ -278,12 +282,13 @@ class Reader:
         trailer = self._pread(end, TRAILER.size, "trailer")
         offset, length, header_crc, self._digest, file_bytes, crc, magic = TRAILER.unpack(trailer)
         if magic != END_MAGIC:
-            raise _fail(self.path, f"truncated or damaged: expected to end with {END_MAGIC!r}, found {magic!r} after {self.file_bytes} bytes")
+            raise _fail(self.path, f"truncated or damaged: expected {END_MAGIC!r} at the end, found {magic!r} at {end + 72}")
         self._check_crc("trailer", crc, trailer[: -4 - len(END_MAGIC)])
         if file_bytes != self.file_bytes:
             raise _fail(self.path, f"expected {file_bytes} bytes, found {self.file_bytes}")
         if length > HEADER_LIMIT or offset < PREAMBLE.size or offset % ALIGN or offset + length != end:
-            raise _fail(self.path, f"expected a header of at most {HEADER_LIMIT} bytes that ends at {end}, found {length} bytes at {offset}")
+            expected = f"expected a header of at most {HEADER_LIMIT} bytes that ends at {end}"
+            raise _fail(self.path, f"{expected}, found {length} bytes at {offset}")
         header = self._pread(offset, length, "header")
         self._check_crc("header", header_crc, header)
         try:
@@ -345,7 +350,7 @@ class Reader:
         length = entry.extent.length
         room = np.zeros(length + OVERREAD + ALIGN, np.uint8)
         begin = -room.ctypes.data % ALIGN
-        out = memoryview(room)[begin : begin + length + OVERREAD]
+        out = room.data[begin : begin + length + OVERREAD]
         for number, crc in enumerate(entry.crcs):
             first = number * GROUP
             content = self._pread(entry.extent.offset + first, min(GROUP, length - first), f"tensor {entry.name!r}")
@@ -443,7 +448,8 @@ def coded_tensor(name: str, shape: tuple[int, ...], encoded: Encoded) -> CodedTe
 class Writer:
     """Writes a container beside ``path`` and renames it into place when it is complete.
 
-    A context manager: leaving it normally finishes the file, leaving it by any exception removes what was written. One tensor is held at a time.
+    A context manager: leaving it normally finishes the file, leaving it by any exception removes what was written. One tensor is held at a
+    time.
 
     Args:
         path: the file to make; replaced if it exists.

@@ -56,20 +56,3 @@ const char *const *ei_available_kernels(void) {
   found[n] = NULL;
   return found;
 }
-
-const ei_kernels *ei_find_kernels(const char *name) {
-  if (!cpu_has(name)) return NULL;
-#ifdef EI_HAVE_AVX512
-  if (!strcmp(name, "avx512")) return &ei_kernels_avx512;
-#endif
-#ifdef EI_HAVE_AVX2
-  if (!strcmp(name, "avx2")) return &ei_kernels_avx2;
-#endif
-#ifdef EI_HAVE_NEON_DOTPROD
-  if (!strcmp(name, "neon_dotprod")) return &ei_kernels_neon_dotprod;
-#endif
-#ifdef EI_HAVE_NEON
-  if (!strcmp(name, "neon")) return &ei_kernels_neon;
-#endif
-  return strcmp(name, "plain") ? NULL : &ei_kernels_plain;
-}

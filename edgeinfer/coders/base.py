@@ -6,6 +6,7 @@ ordered [k][row], rows padded to a multiple of 8 with the symbol of the value ne
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import UsageError
-from ..kernels import encode
+from ..kernels.encode import histogram, segment
 from ..registry import Registry
 
 #: rows of a block, and what the rows of a short block are padded to a multiple of
@@ -25,13 +26,13 @@ K_CHUNK = 512
 
 def padded_rows(rows: int) -> int:
     """Rows of a block with padding."""
-    return -(-rows // ROW_PAD) * ROW_PAD
+    return math.ceil(rows / ROW_PAD) * ROW_PAD
 
 
 def default_k_chunk(k: int) -> int:
     """Length of chunks that are at most ``K_CHUNK`` long and about equally long, a multiple of 32 (four segments of whole eights)."""
-    chunks = -(-k // K_CHUNK)
-    return -(-(-(-k // chunks)) // 32) * 32
+    chunks = math.ceil(k / K_CHUNK)
+    return math.ceil(k / chunks / 32) * 32
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class TileLayout:
     @cached_property
     def stream_starts(self) -> np.ndarray:
         """First symbols of the four segments of every tile, and its end: int64 (tiles, 5)."""
-        segment = -(-(-(-self.chunk_k // 4)) // 8) * 8
-        edges = np.minimum(segment[:, None] * np.arange(5), self.chunk_k[:, None])
+        steps = np.asarray([segment(int(k)) for k in self.chunk_k], np.int64)
+        edges = np.minimum(steps[:, None] * np.arange(5), self.chunk_k[:, None])
         sizes = (edges[None] * self.block_padded[:, None, None]).reshape(-1, 5)
         return np.ascontiguousarray(sizes + self.starts[:-1, None])
 
@@ -157,7 +158,7 @@ class Tiles:
     def counts(self) -> np.ndarray:
         """How often each of 256 symbols occurs, padding included: int64."""
         counts = np.zeros(256, np.int64)
-        encode.histogram(self.symbols, counts)
+        histogram(self.symbols, counts)
         return counts
 
     @property

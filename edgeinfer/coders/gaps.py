@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..kernels import encode
+from ..kernels.encode import gap_histogram, gaps
 from .base import CODERS, Coder, Plane, Tiles, offsets
 
 #: widest gap field tried
@@ -30,7 +30,7 @@ class Gaps(Coder):
         """(symbol left out, gap bits, entries)"""
         left_out = int(np.argmax(tiles.counts[: tiles.alphabet]))
         counts = np.zeros(int(np.diff(tiles.layout.starts).max()) + 1, np.int64)
-        encode.gap_histogram(tiles.symbols, tiles.layout.starts, left_out, counts)
+        gap_histogram(tiles.symbols, tiles.layout.starts, left_out, counts)
         gap = np.arange(len(counts))
         entries = {bits: int(counts @ (1 + (gap >> bits))) for bits in range(1, WIDEST + 1)}
         width = min(entries, key=lambda bits: (entries[bits] * (bits + tiles.bits), bits))
@@ -41,7 +41,7 @@ class Gaps(Coder):
         left_out, width, entries = self._best(tiles)
         out = np.empty(entries * (width + tiles.bits) // 8 + layout.tiles * 5 + 16, np.uint8)
         at = np.empty(layout.tiles + 1, np.int64)
-        size = encode.gaps(tiles.symbols, layout.starts, left_out, width, tiles.bits, out, at)
+        size = gaps(tiles.symbols, layout.starts, left_out, width, tiles.bits, out, at)
         return Plane("gaps", tiles.bits, left_out, width, out[:size].copy(), offsets(at))
 
     def size_bits(self, tiles: Tiles) -> float:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..kernels import encode
+from ..kernels.encode import huffman
 from .base import CODERS, Coder, Plane, Tiles, offsets
 
 #: longest code: decoders look up 11 bits at once, a table of 16 KiB
@@ -62,7 +62,7 @@ class Huffman(Coder):
         # a stream ends in a started byte, a tile has a head of 6 bytes; 16 bytes behind for the encoder's last stores
         out = np.empty(bits // 8 + layout.tiles * 10 + 16, np.uint8)
         at = np.empty(layout.tiles + 1, np.int64)
-        size = encode.huffman(tiles.symbols, layout.starts, layout.stream_starts, canonical_codes(lengths), lengths, out, at)
+        size = huffman(tiles.symbols, layout.starts, layout.stream_starts, canonical_codes(lengths), lengths, out, at)
         stored = np.append(lengths[: tiles.alphabet], np.uint8(0))[: (tiles.alphabet + 1) // 2 * 2].reshape(-1, 2)
         model = (stored[:, 0] | stored[:, 1] << 4).astype(np.uint8)
         return Plane("huffman", tiles.bits, 4, int(lengths.max()), out[:size].copy(), offsets(at), model)

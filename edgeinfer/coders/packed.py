@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..kernels import encode
+from ..kernels.encode import pack
 from .base import CODERS, ROW_BLOCK, Coder, Plane, Tiles, padded_rows
 
 
@@ -26,9 +26,9 @@ class Packed(Coder):
         whole = layout.full_blocks * ROW_BLOCK * layout.k
         for group in range(layout.groups):
             if whole:
-                encode.pack(symbols[group, :whole], ROW_BLOCK, bits, packed[group, : whole // 8 * bits])
+                pack(symbols[group, :whole], ROW_BLOCK, bits, packed[group, : whole // 8 * bits])
             if layout.tail:
-                encode.pack(symbols[group, whole:], padded_rows(layout.tail), bits, packed[group, whole // 8 * bits :])
+                pack(symbols[group, whole:], padded_rows(layout.tail), bits, packed[group, whole // 8 * bits :])
         return Plane("packed", bits, 0, 0, out)
 
     def size_bits(self, tiles: Tiles) -> float:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..kernels import encode
+from ..kernels.encode import rans
 from .base import CODERS, Coder, Plane, Tiles, offsets
 
 #: tiles of so many symbols earn 32 states (128 bytes, half of which carry symbols: 1/32 bit per weight), of so many 8 states
@@ -68,7 +68,7 @@ class Rans(Coder):
         # a symbol never takes more than one word
         out = np.empty(2 * layout.weights + layout.tiles * lanes * 4, np.uint8)
         at = np.empty(layout.tiles + 1, np.int64)
-        size = encode.rans(tiles.symbols, layout.starts, first, frequency, bits, lanes, np.empty(most, np.uint16), out, at)
+        size = rans(tiles.symbols, layout.starts, first, frequency, bits, lanes, np.empty(most, np.uint16), out, at)
         model = frequency[: tiles.alphabet].astype("<u2").view(np.uint8)
         return Plane("rans", tiles.bits, lanes, bits, out[:size].copy(), offsets(at), model)
 

@@ -2,8 +2,9 @@
 
 The binary quantizer is remapped: the two signs stand for ``c-`` and ``c+``, the means of the negative and of the other weights (the 1-bit
 Lloyd-Max quantizer). The signs are a plane of their own, so the network can run on them alone.
-The residual against the sign's centroid falls into buckets of equal width 2 eps, counted outward from zero for both signs, so that the bucket's
-distribution is the same for both and an entropy coder loses little by not knowing the sign. The value of a bucket is the mean of its members.
+The residual against the sign's centroid falls into buckets of equal width 2 eps, counted outward from zero for both signs, so that the
+bucket's distribution is the same for both and an entropy coder loses little by not knowing the sign. The value of a bucket is the mean of
+its members.
 """
 
 from __future__ import annotations
@@ -53,11 +54,12 @@ class Sign(Quantizer):
     """Symbol = sign + 2 * bucket; sign 1 is not negative.
 
     Args:
-        bits: 2..8: one of the sign, the others of the bucket. The bucket width is that of least squared error; the last bucket holds all that lies
-            beyond, so the largest error is measured, not chosen.
+        bits: 2..8: one of the sign, the others of the bucket. The bucket width is that of least squared error; the last bucket holds all
+            that lies beyond, so the largest error is measured, not chosen.
         error_bound: instead of ``bits``: no weight is further off than this share of the tensor's standard deviation; buckets cover
             the whole range, as many as needed (at most 128 per sign).
-        row_scale: scale each output row by its root mean square; ``None``: with ``bits`` yes, with an ``error_bound`` (layer-wise as published) no.
+        row_scale: scale each output row by its root mean square; ``None``: with ``bits`` yes, with an ``error_bound`` (layer-wise as
+            published) no.
     """
 
     name: ClassVar[str] = "sign"

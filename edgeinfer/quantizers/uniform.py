@@ -1,8 +1,8 @@
 """A uniform grid that contains zero, with an optional dead zone around it.
 
 The step is the one with the least squared error over the tensor's histogram (values beyond the grid are clipped to its ends), or given in
-units of the rows' root mean square: a coarse step with many bits and an entropy coder (``huffman``, ``rans``) is the rate-minded choice (EntroLLM,
-DeepCABAC), since only the symbols that occur cost anything.
+units of the rows' root mean square: a coarse step with many bits and an entropy coder (``huffman``, ``rans``) is the rate-minded choice
+(EntroLLM, DeepCABAC), since only the symbols that occur cost anything.
 """
 
 from __future__ import annotations
