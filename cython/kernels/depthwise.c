@@ -36,9 +36,20 @@ typedef struct {
 } filter;
 
 EI_INLINE void finish_pixels(const filter *f, const int m, const int nv, const vf sum[][4], int64_t r, int64_t n, float *y, const float *residual) {
-  EI_UNROLL for (int j = 0; j < m; j++) EI_UNROLL for (int v = 0; v < nv; v++)
-    ei_finish_vector(f->e, sum[j][v], r + v * EI_VEC, nv > 1 ? EI_VEC : n, y + j * f->y_ld + v * EI_VEC,
-                     residual ? residual + j * f->residual_ld + v * EI_VEC : NULL);
+  const ei_clamp clamp = f->e->clamp;
+  EI_UNROLL for (int v = 0; v < nv; v++) {
+    const vf scale = vload(f->e->scale + r + v * EI_VEC), bias = vload(f->e->bias + r + v * EI_VEC);
+    const int64_t lanes = nv > 1 ? EI_VEC : n;
+    if (residual) {
+      EI_UNROLL for (int j = 0; j < m; j++) {
+        vf t = vadd(vadd(vmul(sum[j][v], scale), bias), vload_n(residual + j * f->residual_ld + v * EI_VEC, lanes));
+        vstore_n(y + j * f->y_ld + v * EI_VEC, ei_clamped(clamp, t), lanes);
+      }
+    } else {
+      EI_UNROLL for (int j = 0; j < m; j++)
+        vstore_n(y + j * f->y_ld + v * EI_VEC, ei_clamped(clamp, vadd(vmul(sum[j][v], scale), bias)), lanes);
+    }
+  }
 }
 
 /* any filter: m pixels times nv vectors of channels from channel r of the block on (nv 1: n of its lanes), taps [r0, r1) x [c0, c1) */
@@ -81,16 +92,22 @@ EI_INLINE void near_tile(const filter *f, const int kw, const int stride, const 
   finish_pixels(f, m, 1, sum, r, n, y, residual);
 }
 
-typedef void tile_fn(const filter *f, const float *x, const int32_t *taps, int64_t r, int64_t n, float *y, const float *residual);
-#define NEAR(kw, stride, m)                                                                                                                   \
-  static void near_##kw##_##stride##_##m(const filter *f, const float *x, const int32_t *taps, int64_t r, int64_t n, float *y,                \
-                                         const float *residual) {                                                                            \
-    if (n >= EI_VEC) near_tile(f, kw, stride, m, x, taps, r, EI_VEC, y, residual);                                                            \
-    else near_tile(f, kw, stride, m, x, taps, r, n, y, residual);                                                                             \
+/* tiles side by side, `tiles` of them */
+typedef void tile_fn(const filter *f, int64_t tiles, const float *x, const int32_t *taps, int64_t r, int64_t n, float *y, const float *residual);
+#define TILES(tile, m)                                                                              \
+  for (; tiles; tiles--, x += m * f->next, y += m * f->y_ld) {                                      \
+    tile;                                                                                           \
+    if (residual) residual += m * f->residual_ld;                                                   \
+  }
+#define NEAR(kw, stride, m)                                                                                                                    \
+  static void near_##kw##_##stride##_##m(const filter *f, int64_t tiles, const float *x, const int32_t *taps, int64_t r, int64_t n, float *y,  \
+                                         const float *residual) {                                                                             \
+    if (n >= EI_VEC) TILES(near_tile(f, kw, stride, m, x, taps, r, EI_VEC, y, residual), m)                                                    \
+    else TILES(near_tile(f, kw, stride, m, x, taps, r, n, y, residual), m)                                                                     \
   }
 NEAR(3, 1, 8) NEAR(3, 1, 4) NEAR(3, 2, 8) NEAR(3, 2, 4) NEAR(5, 1, 8) NEAR(5, 1, 4) NEAR(5, 2, 8) NEAR(5, 2, 4)
-static void any_4(const filter *f, const float *x, const int32_t *taps, int64_t r, int64_t n, float *y, const float *residual) {
-  any_tile(f, 4, 1, x, taps, r, n, y, residual);
+static void any_4(const filter *f, int64_t tiles, const float *x, const int32_t *taps, int64_t r, int64_t n, float *y, const float *residual) {
+  TILES(any_tile(f, 4, 1, x, taps, r, n, y, residual), 4)
 }
 
 /* the functions for 8 and for 4 pixels inside the image */
@@ -162,9 +179,10 @@ int EI_FN(ei_depthwise)(const ei_step *step, ei_share *share, void *scratch) {
       for (int64_t r = 0; r < rows; r += EI_VEC)
         for (done = left; right - done >= 4;) {
           const int m = right - done >= 8 && tiles.eight ? 8 : 4;
-          (m == 8 ? tiles.eight : tiles.four)(&f, x + (done * i->stride_w - i->pad_left) * i->x_ld + r, taps, r, rows - r, y + done * i->y_ld + r,
-                                              residual ? residual + done * i->residual_ld + r : NULL);
-          done += m;
+          const int64_t count = (right - done) / m;
+          (m == 8 ? tiles.eight : tiles.four)(&f, count, x + (done * i->stride_w - i->pad_left) * i->x_ld + r, taps, r, rows - r,
+                                              y + done * i->y_ld + r, residual ? residual + done * i->residual_ld + r : NULL);
+          done += count * m;
         }
       for (int64_t ox = 0; ox < i->out_w; ox++) {
         if (ox == left && done > left) ox = done;

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from edgeinfer.kernels.program import ACTIVATIONS, OPERATIONS
 from reference import steps as twin
+
+from edgeinfer.kernels.program import ACTIVATIONS, OPERATIONS
 
 from .harness import UNTOUCHED, RawWeights
 
@@ -22,6 +23,17 @@ class Case:
     floats: dict = field(default_factory=dict)
     weights: RawWeights | None = None
     tolerance: float = 1e-5
+
+    def check(self, got):
+        """Compare with what a run gave; ``tolerance`` 1e-5 is relative to the range of the output, any other is absolute."""
+        for role, expected in self.expected.items():
+            expected = np.asarray(expected, np.float64).ravel()
+            mine = got[role].astype(np.float64)
+            reach = max(1.0, np.abs(expected[np.abs(expected) < 12000]).max(initial=0.0)) if self.tolerance == 1e-5 else 1.0
+            assert mine.shape == expected.shape, self.label
+            bad = np.flatnonzero(~(np.abs(mine - expected) <= self.tolerance * reach + 1e-7 * np.abs(expected)))
+            place = f"{self.kind}, {self.label}: {role}"
+            assert not bad.size, f"{place}[{bad[0]}] is {mine[bad[0]]}, expected {expected[bad[0]]} ({bad.size} differ)"
 
 
 CASES = {}

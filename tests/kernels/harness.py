@@ -3,6 +3,7 @@
 import ctypes
 
 import numpy as np
+
 from edgeinfer.kernels.program import Program
 
 GUARD = 64
@@ -65,10 +66,10 @@ def aligned(nbytes):
     return memory[start : start + nbytes]
 
 
-def run_step(kind, inputs, outputs, ints, floats, weights=None, kernels="plain", threads=1):
+def run_step(kind, inputs, outputs, ints, floats, weights=None, kernels="plain", threads=1, program=Program):
     """Run one step. ``inputs``: role -> array (an input that is also written must be in outputs too); ``outputs``: role -> float count or
     a starting array. Returns role -> flat array of the whole output; fails where the step wrote around it."""
-    program = Program(kernels)
+    program = program(kernels)
     slots, keep, written, tensors = 0, [], {}, {}
     for role, array in inputs.items():
         array = np.ascontiguousarray(array)
