@@ -33,8 +33,7 @@ test: $(VENV)/stamp-convert $(VENV)/stamp-test
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/stamp-convert $(VENV)/stamp-bench
-	@$(BIN)/python -c 'import lzma; open("$(VENV)/digits.onnx", "wb").write(lzma.open("edgeinfer/demo/digits.onnx.xz").read())'
-	@$(BIN)/edgeinfer bench edgeinfer/demo/digits.edge --against onnxruntime:$(VENV)/digits.onnx
+	@$(BIN)/edgeinfer bench edgeinfer/demo/digits.edge --against onnxruntime:edgeinfer/demo/digits.onnx.xz
 
 $(VENV)/stamp-venv:
 	@sh deploy/prerequisites.sh $(PYTHON)

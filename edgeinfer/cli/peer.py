@@ -6,6 +6,7 @@ This file is both sides: :class:`Peer` runs it as a program, which imports nothi
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import IO, TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: runs this file as a program that finds the same packages, but not the modules beside this file (one is called ``inspect``)
 _SCRIPT = "import sys; sys.path[:] = {path!r}; exec(compile(open({file!r}).read(), {file!r}, 'exec'))"
+
+_UNPACK = "import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), open(sys.argv[2], 'wb'))"
 
 
 class Peer:
@@ -62,14 +65,20 @@ class Peer:
 
     @staticmethod
     def _unpacked(model: str, folder: Any) -> str:
+        with open(model, "rb"):  # a missing file is reported as such
+            model = os.path.abspath(model)
         if not model.endswith(".xz"):
-            with open(model, "rb"):  # a missing file is reported as such
-                return model
-        import lzma
-        import shutil
+            return model
+        import subprocess
 
-        with lzma.open(model) as packed, open(folder / "model.onnx", "wb") as file:
-            shutil.copyfileobj(packed, file)
+        # in a process of its own: xz takes tens of MiB, which would count as this process' peak or as the peer's
+        done = subprocess.run(
+            [sys.executable, "-c", _UNPACK, model, str(folder / "model.onnx")], capture_output=True, text=True, check=False, cwd=folder
+        )
+        if done.returncode:
+            from ..errors import UsageError
+
+            raise UsageError(f"{model}: cannot be unpacked: {(done.stderr.strip().splitlines() or ['unknown reason'])[-1]}")
         return str(folder / "model.onnx")
 
     def turn(self, duration: float, keep: bool = False) -> None:

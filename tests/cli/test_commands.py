@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import signal
 import subprocess
@@ -200,7 +201,12 @@ def test_bench_against_onnxruntime(model: Path, source: Path, capsys: pytest.Cap
     assert set(peer["latency_ms"]) == LATENCY
     assert peer["latency_ratio_p50"] == pytest.approx(found["latency_ms"]["p50"] / peer["latency_ms"]["p50"])
     assert peer["rss_ratio"] == pytest.approx(found["rss_bytes"]["peak"] / peer["rss_bytes"]["peak"])
-    assert "onnxruntime" not in sys.modules or peer["rss_bytes"]["peak"] > 10 << 20
+    assert peer["rss_bytes"]["peak"] > 10 << 20
+    packed = source.with_suffix(".onnx.xz")
+    packed.write_bytes(lzma.compress(source.read_bytes()))
+    answer(capsys, "bench", model, "--duration", "10ms", "--warmup", "0", "--against", f"onnxruntime:{packed}")
+    packed.write_bytes(b"not xz")
+    assert "cannot be unpacked" in refusal(capsys, errors.UsageError, "bench", model, "--warmup", "0", "--against", f"onnxruntime:{packed}")
 
 
 def test_ops(capsys: pytest.CaptureFixture[str]) -> None:
