@@ -18,6 +18,9 @@ void EI_FN(ei_map_symbols)(const float *table, int table_len, const uint8_t *sym
  * bits, or NULL.  Returns 0 where there is no such path for these widths. */
 int EI_FN(ei_unpack_panel)(const float *table, int bits, const uint8_t *tile, const uint8_t *signs, int64_t k, float *panel);
 
+/* symbols of a packed plane of 32 rows; 0 where there is no such path */
+int EI_FN(ei_unpack_symbols)(int bits, const uint8_t *tile, int64_t k, uint8_t *symbols);
+
 static inline uint64_t ei_load64(const uint8_t *p) {
   uint64_t v;
   memcpy(&v, p, 8);

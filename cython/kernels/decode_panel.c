@@ -159,6 +159,24 @@ int EI_FN(ei_unpack_panel)(const float *table, int bits, const uint8_t *tile, co
   return 0;
 }
 
+int EI_FN(ei_unpack_symbols)(int bits, const uint8_t *tile, int64_t k, uint8_t *symbols) {
+  const __m256i back = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+#define ROWS(BITS)                                                                                                            \
+  for (int64_t i = 0; i < k; i++, tile += 4 * BITS, symbols += 32)                                                            \
+    _mm256_storeu_si256((__m256i *)symbols, _mm256_permutevar8x32_epi32(symbols32(tile, BITS), back));                        \
+  return 1;
+  switch (bits) {
+    case 1: ROWS(1)
+    case 2: ROWS(2)
+    case 3: ROWS(3)
+    case 4: ROWS(4)
+    case 5: ROWS(5)
+    case 6: ROWS(6)
+    case 7: ROWS(7)
+  }
+  return 0;
+}
+
 /* Symbols of 32 panel floats at `step` 32-float rows: rows of 32 (or 24, the last 8 floats being overwritten by the caller) lie `padded`
  * symbols apart; of 16 rows two k are adjacent; of 8 rows two k are put together. */
 INLINE __m256i load_symbols(const uint8_t *p, int64_t padded) {
@@ -321,6 +339,25 @@ int EI_FN(ei_unpack_panel)(const float *table, int bits, const uint8_t *tile, co
   return 0;
 }
 
+int EI_FN(ei_unpack_symbols)(int bits, const uint8_t *tile, int64_t k, uint8_t *symbols) {
+#define ROWS(BITS)                                                             \
+  for (int64_t i = 0; i < k; i++, tile += 4 * BITS, symbols += 32) {           \
+    pair v = symbols32(tile, BITS);                                            \
+    vst1q_u8(symbols, v.half[0]), vst1q_u8(symbols + 16, v.half[1]);           \
+  }                                                                            \
+  return 1;
+  switch (bits) {
+    case 1: ROWS(1)
+    case 2: ROWS(2)
+    case 3: ROWS(3)
+    case 4: ROWS(4)
+    case 5: ROWS(5)
+    case 6: ROWS(6)
+    case 7: ROWS(7)
+  }
+  return 0;
+}
+
 void EI_FN(ei_map_symbols)(const float *table, int table_len, const uint8_t *symbols, int64_t k, int64_t padded, float *panel) {
   if (table_len > 64 || padded % 16) {
     float zero, step;
@@ -353,6 +390,11 @@ void EI_FN(ei_map_symbols)(const float *table, int table_len, const uint8_t *sym
 }
 
 #else
+
+int EI_FN(ei_unpack_symbols)(int bits, const uint8_t *tile, int64_t k, uint8_t *symbols) {
+  (void)bits, (void)tile, (void)k, (void)symbols;
+  return 0;
+}
 
 int EI_FN(ei_unpack_panel)(const float *table, int bits, const uint8_t *tile, const uint8_t *signs, int64_t k, float *panel) {
   (void)table, (void)bits, (void)tile, (void)signs, (void)k, (void)panel;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,15 +57,20 @@ class Encoded:
         return 8 * self.nbytes / (self.rows * self.k)
 
 
-#: `packed` wins where nothing else saves more than this share: it is decoded several times faster than any other coder
-SLACK = 0.03
+#: coders from the fastest to decode to the slowest
+BY_SPEED = ("packed", "gaps", "huffman", "rans", "raw")
+#: a slower coder is taken where it saves this share: entropy coding saves 5 % of unpruned k-means symbols and is decoded ten times slower
+WORTH = 0.1
 
 
-def smallest(tiles: Tiles, slack: float = SLACK) -> str:
-    """Name of the coder that needs the fewest bits; ``packed`` where the saving is not more than ``slack`` of its size."""
-    sizes = {name: CODERS[name]().size_bits(tiles) for name in CODERS}
-    best = min(sizes, key=lambda name: sizes[name])
-    return best if sizes[best] < (1 - slack) * sizes["packed"] else "packed"
+def smallest(tiles: Tiles, worth: float = WORTH) -> str:
+    """Name of the coder that needs the fewest bits, where a coder that is slower to decode must save the share ``worth``."""
+    best, bits = "packed", math.inf
+    for name in sorted(CODERS, key=lambda name: BY_SPEED.index(name) if name in BY_SPEED else len(BY_SPEED)):
+        size = CODERS[name]().size_bits(tiles)
+        if size < (1 - worth) * bits:
+            best, bits = name, size
+    return best
 
 
 def _largest_error(weights: np.ndarray, quantized: Any) -> float:
@@ -94,7 +100,7 @@ def encode_tensor(
         groups: equal groups of rows (of a grouped convolution), which tiles do not straddle. Depthwise weights (C, kh, kw) are C rows
             in one group: their kernel wants tiles of 32 channels.
         quantizer: instance of a class of ``QUANTIZERS``.
-        coder: instance of a class of ``CODERS``, or ``None``: the smallest (:func:`smallest`). Raw floats always take ``raw``.
+        coder: instance of a class of ``CODERS``, or ``None``: what :func:`smallest` names. Raw floats always take ``raw``.
         k_chunk: inputs of a tile, ``None`` for :func:`~edgeinfer.coders.base.default_k_chunk`.
 
     Raises:

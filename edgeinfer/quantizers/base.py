@@ -96,8 +96,8 @@ def row_scales(weights: np.ndarray, wanted: bool) -> np.ndarray | None:
         square[rows] = np.einsum("ij,ij->i", part, part, dtype=np.float64)
     rms = np.sqrt(square / weights.shape[1])
     most = float(rms.max())
-    if most == 0:
-        return None
+    if most == 0 or not np.isfinite(most):
+        return None  # the histogram refuses what is not finite
     # float16 is normal from 2^-14 on; a row that is smaller than that beside the others needs no fine steps
     return np.where(rms > 0, np.maximum(rms / most, 2.0**-14), 0).astype(np.float16)
 

@@ -1,7 +1,9 @@
 """Weight sharing of Deep Compression (Han et al. 2016): one-dimensional k-means over the weights of a tensor.
 
 Centroids start evenly spaced over the range, which keeps one for the rare large weights, and are moved by Lloyd's algorithm on a fine
-histogram. A pruned tensor keeps a centroid of exactly zero; k-means then runs over the surviving weights.
+histogram. Many centroids (6 bits and more) settle slowly from there, so by default a second start, spaced by the cube root of the density
+(best for many centroids, Panter and Dite 1951), is tried too and the better result kept. A pruned tensor keeps a centroid of exactly zero;
+k-means then runs over the surviving weights.
 """
 
 from __future__ import annotations
@@ -49,6 +51,20 @@ def lloyd(points: np.ndarray, counts: np.ndarray, centroids: np.ndarray) -> np.n
     return centroids
 
 
+def _starts(points: np.ndarray, counts: np.ndarray, wanted: int, start: str) -> list[np.ndarray]:
+    linear = np.linspace(points[0], points[-1], 2 * wanted + 1)[1::2]
+    # the density in bins fine enough for its shape and wide enough to hold several weights
+    number, edges = np.histogram(points, bins=max(8 * wanted, 64), weights=counts)
+    rank = np.concatenate([[0], np.cumsum(np.cbrt(number))])
+    density = np.interp(rank[-1] * (np.arange(wanted) + 0.5) / wanted, rank, edges)
+    return {"linear": [linear], "density": [density], "best": [linear, density]}[start]
+
+
+def _squared_error(points: np.ndarray, counts: np.ndarray, centroids: np.ndarray) -> float:
+    cell = np.searchsorted((centroids[1:] + centroids[:-1]) / 2, points)
+    return float(counts @ (points - centroids[cell]) ** 2)
+
+
 def _distinct(weights: np.ndarray, most: int) -> np.ndarray | None:
     """Sorted distinct values of a matrix if there are at most ``most``, else ``None``."""
     flat = weights.ravel()
@@ -73,18 +89,18 @@ class KMeans(Quantizer):
     Args:
         bits: 1..8; at most 2^bits centroids.
         row_scale: scale each output row by its root mean square.
-        start: ``linear`` over the range (Deep Compression), or ``density``: at equal shares of the weights.
+        start: ``linear`` over the range (Deep Compression), ``density``, or ``best``: the better of both.
     """
 
     name: ClassVar[str] = "kmeans"
     bits: int = 5
     row_scale: bool = True
-    start: str = "linear"
+    start: str = "best"
 
     def __post_init__(self) -> None:
         check_bits(self.bits, 1)
-        if self.start not in ("linear", "density"):
-            raise UsageError(f"start: expected linear or density, found {self.start!r}")
+        if self.start not in ("linear", "density", "best"):
+            raise UsageError(f"start: expected linear, density or best, found {self.start!r}")
 
     def quantize(self, weights: np.ndarray) -> Quantized:
         exact = _distinct(weights, 1 << self.bits)
@@ -102,12 +118,8 @@ class KMeans(Quantizer):
         if wanted == 0:
             table = np.zeros(1)
         else:
-            if self.start == "linear":
-                centroids = np.linspace(points[0], points[-1], 2 * wanted + 1)[1::2]
-            else:
-                rank = np.cumsum(counts)
-                centroids = points[np.searchsorted(rank, rank[-1] * (np.arange(wanted) + 0.5) / wanted)]
-            table = lloyd(points, counts, centroids)
+            settled = [lloyd(points, counts, start) for start in _starts(points, counts, wanted, self.start)]
+            table = min(settled, key=lambda centroids: _squared_error(points, counts, centroids))
         if found.pruned:
             table = np.append(table, 0.0)
         table = table.astype(np.float32)

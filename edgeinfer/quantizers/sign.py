@@ -84,7 +84,8 @@ class Sign(Quantizer):
         else:
             eps = self.error_bound * float(weights.std(dtype=np.float64))
             # a constant tensor has no deviation: one bucket holds it exactly
-            width = 2 * eps if eps > 0 else max(2 * reach, 1.0)
+            # a hair less than 2 eps leaves room for the rounding of the table to float32
+            width = 2 * eps * (1 - 2e-5) if eps > 0 else max(2 * reach, 1.0)
             buckets = int(reach / width) + 1
             if buckets > MOST_BUCKETS:
                 raise UsageError(
