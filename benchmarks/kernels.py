@@ -92,7 +92,9 @@ def main() -> None:
     for name, shape in LAYERS.items():
         if a.only in name:
             least, operations, weights = measure(shape, a.kernels, a.threads, a.bits, a.coder, a.seconds)
-            print(f"{name:36s} {least * 1e3:9.3f} ms {operations / least * 1e-9:8.1f} GFLOP/s {weights / least * 1e-9:7.2f} Gw/s", flush=True)
+            print(
+                f"{name:36s} {least * 1e3:9.3f} ms {operations / least * 1e-9:8.1f} GFLOP/s {weights / least * 1e-9:7.2f} Gw/s", flush=True
+            )
 
 
 if __name__ == "__main__":
