@@ -18,7 +18,8 @@ NO_VARIANT = ("pool.c", "features.c", "checksum.c", "models.c")
 PER_VARIANT = sorted(str(p) for p in KERNELS.glob("*.c") if p.name not in NO_VARIANT)
 ONCE = [str(KERNELS / name) for name in NO_VARIANT if (KERNELS / name).exists()]
 
-COMMON = ["-std=gnu11", "-O3", "-g0", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+COMMON = ["-std=gnu11", "-O3", "-g0", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
+COMMON += ["-Wall", "-Wextra"]
 if os.environ.get("EDGEINFER_WERROR"):
     COMMON.append("-Werror")
 
@@ -58,7 +59,8 @@ class BuildKernels(build_ext):
                 **args,
             )
         if ONCE:
-            objects += self.compiler.compile(ONCE, output_dir=os.path.join(self.build_temp, "once"), macros=DEFINES, extra_postargs=COMMON, **args)
+            once = os.path.join(self.build_temp, "once")
+            objects += self.compiler.compile(ONCE, output_dir=once, macros=DEFINES, extra_postargs=COMMON, **args)
         for extension in self.extensions:
             extension.extra_objects = objects
             extension.depends = [*objects, *map(str, KERNELS.glob("*.h"))]

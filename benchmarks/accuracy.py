@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--coder")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    print(f"| network | onnxruntime fp32 | {options.quantizer} {options.bits} bits | change | standard error of the change | bits per weight |")
+    print(f"| network | onnxruntime fp32 | {options.quantizer}, {options.bits} bits | change | standard error | bits per weight |")
     print("|---|---|---|---|---|---|")
     for name in options.names:
         source, target = files(name, options.quantizer, options.bits, options.coder)
@@ -40,7 +40,8 @@ def main() -> None:
             else:
                 before, after = datasets.si_snr(theirs), datasets.si_snr(ours)
             floats = ours.store.fp32_bytes / 4
-        print(f"| {name} | {before:.2f} | {after:.2f} | {after - before:+.2f} | {error:.2f} | {target.stat().st_size * 8 / floats:.2f} |", flush=True)
+        rate = target.stat().st_size * 8 / floats
+        print(f"| {name} | {before:.2f} | {after:.2f} | {after - before:+.2f} | {error:.2f} | {rate:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
     options = parser.parse_args()
-    print("| network | baseline MiB | compressed MiB | predicted peak MiB | measured peak MiB | prediction error | peak under the smallest ceiling / ceiling MiB |")
+    print("MiB\n\n| network | baseline | compressed | predicted peak | measured peak | error | peak under / smallest ceiling |")
     print("|---|---|---|---|---|---|---|")
     mib = 1 << 20
     for name in options.names:
@@ -69,11 +69,9 @@ def main() -> None:
         free = measure(str(target), None, options.batch, options.threads, symbols)
         tight = measure(str(target), free["smallest_ceiling"], options.batch, options.threads, symbols)
         error = free["predicted_peak_rss"] / free["peak_rss"] - 1
-        print(
-            f"| {name} | {free['baseline_rss'] / mib:.1f} | {free['compressed_resident_bytes'] / mib:.1f} | {free['predicted_peak_rss'] / mib:.2f} "
-            f"| {free['peak_rss'] / mib:.2f} | {error:+.1%} | {tight['peak_rss'] / mib:.2f} / {free['smallest_ceiling'] / mib:.2f} |",
-            flush=True,
-        )
+        cells = [free[k] / mib for k in ("baseline_rss", "compressed_resident_bytes", "predicted_peak_rss", "peak_rss")]
+        row = " | ".join(f"{cell:.2f}" for cell in cells)
+        print(f"| {name} | {row} | {error:+.1%} | {tight['peak_rss'] / mib:.2f} / {free['smallest_ceiling'] / mib:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -76,13 +76,19 @@ def plan(
     symbols: dict[str, int] | None = None,
     base_only: bool = False,
 ) -> Plan:
-    """The plan that a session would follow, without reading the weights. Raises PlanError naming the smallest ceiling that would do."""
+    """The plan that a session would follow, without reading the weights; arguments as those of InferenceSession.
+
+    Raises PlanError naming the smallest ceiling that would do.
+    """
+    import os
+
     from .runtime.ceiling import footprint
     from .runtime.plan import make_plan
     from .runtime.weights import open_store
     from .sizes import parse_size
 
     baseline = footprint()
+    memory_limit = memory_limit or os.environ.get("EDGEINFER_MEMORY_LIMIT") or None
     limit = parse_size(memory_limit) if memory_limit is not None else None
     made, _ = make_plan(
         open_store(path, base_only), batch=batch, symbols=symbols, memory_limit=limit, threads=threads, baseline=baseline

@@ -5,15 +5,19 @@ already normalised everything, so at run time there is one form only:
 
 * Spatial operators (Conv, MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool, LRN, BatchNormalization, Resize) are
   **channels-last**: ``[N, spatial..., C]``. The importer inserts Transpose where a network needs another order and cancels what it can.
-* ``Conv`` inputs: ``X, W, B?, residual?``. W has logical shape ``[O, kernel..., I / group]``. Attributes ``strides``, ``dilations``, ``pads`` (begins then
+* ``Conv`` inputs: ``X, W, B?, residual?``. W has logical shape ``[O, kernel..., I / group]``. Attributes ``strides``,
+  ``dilations``, ``pads`` (begins then
   ends), ``group``, ``kernel_shape``, all present and explicit.
-* ``Gemm`` inputs: ``X, W, B?, residual?``; X is ``[..., K]``, W a constant ``[M, K]``, the result ``[..., M]``. Every product with a constant matrix has this form;
+* ``Gemm`` inputs: ``X, W, B?, residual?``; X is ``[..., K]``, W a constant ``[M, K]``, the result ``[..., M]``. Every product with
+  a constant matrix has this form;
   ``MatMul`` is left for products of two activations, with attribute ``alpha`` (a factor, default 1).
 * Conv and Gemm may carry ``activation`` (an ONNX operator name), ``alpha``/``beta``/``min``/``max`` of that activation: it is applied after
   the sum of product, bias and residual. BatchNormalization, Add, Sub, Mul, Div may carry it too.
 * ``BatchNormalization`` inputs: ``X, scale, shift`` (statistics already folded into the two vectors): ``X * scale + shift``.
-* ``Gather`` with a coded table, ``GRU``/``LSTM`` W and R: constants, shapes as in ONNX (GRU/LSTM: one direction each, see ops/recurrent.py).
-* What ONNX moved from attributes to inputs over time (axes, pads, starts, ends, split, min, max, shape, repeats) is an **input** where it is computed at
+* ``Gather`` with a coded table, ``GRU``/``LSTM`` W and R: constants, shapes as in ONNX (GRU/LSTM: one direction each, see
+  ops/recurrent.py).
+* What ONNX moved from attributes to inputs over time (axes, pads, starts, ends, split, min, max, shape, repeats) is an **input**
+  where it is computed at
   run time and an **attribute** (list of ints, floats) where it is constant. An operator reads both through ``ops.base.Op.setting``.
 """
 

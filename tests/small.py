@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 
 def small_model(batch: int | str = "N", side: int = 12) -> onnx.ModelProto:
-    """``left`` and ``right`` [batch, 5, side, side] -> ``scores`` [batch, 7]: two convolutions into one Concat, a residual block, a Gemm."""
+    """``left`` and ``right`` [batch, 5, side, side] -> ``scores`` [batch, 7]: two convolutions into one Concat, a residual block,
+    a Gemm."""
     generator = np.random.default_rng(7)
     weights: list[onnx.TensorProto] = []
 

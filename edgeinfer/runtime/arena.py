@@ -18,7 +18,8 @@ def pages(nbytes: int) -> int:
 class Mapping:
     """One private anonymous mapping of ``nbytes``; costs resident memory only where it was touched.
 
-    Python's anonymous ``mmap`` is shared unless told otherwise, and a shared mapping escapes ``RLIMIT_DATA``. Huge pages are switched off: they would make the
+    Python's anonymous ``mmap`` is shared unless told otherwise, and a shared mapping escapes ``RLIMIT_DATA``. Huge pages are
+    switched off: they would make the
     footprint jump in steps of 2 MiB that no plan foresees.
     """
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..kernels.program import STEP_FIELDS, Program
 from ..ops import OPERATORS
+from ..ops.checks import extents
 from . import arena
 from .layout import Interval, align, place
-from .lowering import Action, Lowered, Place, lower
+from .lowering import Action, Lowered, Place, lower, nbytes
 from .weights import WeightStore
 
 #: slots of a program: what addresses in steps are relative to
@@ -44,7 +45,8 @@ class Execution:
         threads: threads that run a step.
 
     Attributes:
-        regions: the arena's layout; ``arena_bytes`` its size; ``literal_bytes``: small arrays that the program refers to; ``transient``: the largest
+        regions: the arena's layout; ``arena_bytes`` its size; ``literal_bytes``: small arrays that the program refers to;
+        ``transient``: the largest
         temporary memory of an operator in NumPy form.
     """
 
@@ -143,10 +145,10 @@ class Execution:
         at = self.lowered.places[name]
         if at.root in self._offset:
             assert self._arena is not None
-            return self._arena.view(self._offset[at.root] + at.offset * 4, spec.shape, spec.dtype, at.row_stride)  # type: ignore[arg-type]
+            return self._arena.view(self._offset[at.root] + at.offset * 4, extents(spec), spec.dtype, at.row_stride)
         if at.root in self._slots:
-            return inputs[at.root].reshape(spec.shape)
-        return self.store.plain(at.root).reshape(spec.shape)
+            return inputs[at.root].reshape(extents(spec))
+        return self.store.plain(at.root).reshape(extents(spec))
 
     def run(
         self,
@@ -185,9 +187,7 @@ class Execution:
                 seconds = time.perf_counter() - began
                 self.seconds.append(seconds)
                 if on_layer is not None:
-                    specs = self.lowered.specs
-                    written = sum(int(np.prod(specs[n].shape, dtype=np.int64)) * np.dtype(specs[n].dtype).itemsize for n in action.node.outputs if n)
-                    on_layer(action.node.name, seconds, written)
+                    on_layer(action.node.name, seconds, sum(nbytes(self.lowered.specs[n]) for n in action.node.outputs if n))
         for name, array in outputs.items():
             array[...] = self._view(name, inputs)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ..errors import ModelFormatError, PlanError
 from ..graph import Graph, Node, TensorSpec
 from ..kernels.program import STEP_FIELDS
 from ..ops import OPERATORS, Alias, Step
+from ..ops.checks import extents
 
 #: constants up to this size are looked at when a plan is made (shapes, axes, scalars); bigger ones are weights
 KNOWN_BYTES = 1 << 16
@@ -49,9 +51,13 @@ class Place:
 class Lowered:
     """The result of :func:`lower`.
 
-    ``specs``: concrete spec of every tensor; ``known``: values evaluated now; ``literals``: small arrays that steps refer to; ``actions`` in order;
-    ``places``: tensor -> Place; ``roots``: root buffer -> bytes, for those that need memory in the arena; ``lives``: root -> (first, last) action;
-    ``transient``: the largest amount of memory that a NumPy form takes outside the arena.
+    Attributes:
+        specs: concrete spec of every tensor.
+        known: values evaluated now; ``literals``: small arrays that steps refer to.
+        actions: in order.
+        places: tensor -> Place.
+        roots: buffers that need memory in the arena, with their bytes; ``lives``: buffer -> (first, last) action.
+        transient: the largest amount of memory that a NumPy form takes outside the arena.
     """
 
     def __init__(self) -> None:
@@ -67,7 +73,7 @@ class Lowered:
 
 def nbytes(spec: TensorSpec) -> int:
     """Bytes of a tensor with a concrete shape."""
-    return int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+    return prod(extents(spec)) * np.dtype(spec.dtype).itemsize
 
 
 class _NodeLowering:
@@ -147,12 +153,11 @@ def lower(
         for name, spec in zip(node.inputs, specs, strict=True):
             if name and spec is None:
                 raise ModelFormatError(f"node {node.name!r} ({node.op}) reads {name!r}, which nothing produces")
-        if node.op == "Shape" or (node.inputs and all(v is not None for n, v in zip(node.inputs, values, strict=True) if n)):
-            if node.op == "Shape":
-                assert specs[0] is not None
-                results = op.run(node, [np.broadcast_to(np.zeros((), dtype=specs[0].dtype), specs[0].shape)])
-            else:
-                results = op.run(node, values)
+        if op.reads_shapes_only:
+            # an array of the right shape that takes no memory
+            values = [np.broadcast_to(np.zeros((), dtype=s.dtype), extents(s)) if s is not None else None for s in specs]
+        if node.inputs and all(v is not None for n, v in zip(node.inputs, values, strict=True) if n):
+            results = op.run(node, values)
             for name, array in zip(node.outputs, results, strict=False):
                 if name:
                     out.known[name] = np.asarray(array)
@@ -226,7 +231,9 @@ def _parts(graph: Graph, out: Lowered, parents: dict[str, str], concats: list[tu
     return parts
 
 
-def _places(graph: Graph, out: Lowered, constants: Mapping[str, Constant], parents: dict[str, str], parts: dict[str, tuple[str, int]]) -> None:
+def _places(
+    graph: Graph, out: Lowered, constants: Mapping[str, Constant], parents: dict[str, str], parts: dict[str, tuple[str, int]]
+) -> None:
     outside = {t.name for t in graph.inputs} | set(constants) | set(out.known) | set(out.literals)
 
     def resolve(name: str) -> Place:

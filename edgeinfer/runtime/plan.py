@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ..errors import KernelError, PlanError, UsageError
 from ..kernels.codec import available_kernels
 from . import profile
 from .arena import pages
 from .ceiling import footprint
 from .execution import Execution, Region
+from .lowering import nbytes
 from .weights import WeightStore
 
 #: resident bytes that a pool thread takes beside its scratch: stack pages it touches and the kernel's share (measured 12 to 20 KiB)
@@ -142,8 +141,7 @@ def _io_bytes(store: WeightStore, execution: Execution, symbols: Mapping[str, in
     """Bytes of inputs and outputs for the whole requested batch."""
     total = 0
     for spec in (*store.graph.inputs, *store.graph.outputs):
-        concrete = execution.lowered.specs[spec.name]
-        size = int(np.prod(concrete.shape, dtype=np.int64)) * np.dtype(concrete.dtype).itemsize
+        size = nbytes(execution.lowered.specs[spec.name])
         total += size * requested // batch if store.graph.batch is not None else size
     return total
 

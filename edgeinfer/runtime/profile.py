@@ -1,6 +1,7 @@
 """How long steps take on this machine: rates that the planner multiplies. `edgeinfer tune profile` will measure them on the device.
 
-The figures are what one thread reached per kernel variant on the machines named beside them; they are only used to print expected times, never to
+The figures are what one thread reached per kernel variant on the machines named beside them; they are only used to print expected
+times, never to
 decide whether a plan fits.
 """
 
@@ -48,7 +49,8 @@ def seconds(step: Step, store: WeightStore, kernels: str, threads: int) -> float
     elif step.kind == "matmul":
         total += i["b0"] * i["b1"] * i["m"] * i["n"] * i["k"] / rates.macs
     else:
-        extents = [i[k] for k in ("rows", "cols", "images", "out_h", "out_w", "channels", "outer", "length", "inner", "count", "kh", "kw") if k in i]
+        fields = ("rows", "cols", "images", "out_h", "out_w", "channels", "outer", "length", "inner", "count", "kh", "kw")
+        extents = [i[k] for k in fields if k in i]
         extents += [i[f"d{n}"] for n in range(6) if f"d{n}" in i]
         elements = 1
         for extent in extents:

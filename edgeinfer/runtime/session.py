@@ -28,7 +28,8 @@ _TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "bool": "tens
 
 @dataclass(frozen=True)
 class NodeArg:
-    """Name, shape and type of an input or output, spelled as in ONNX Runtime (``tensor(float)``); a string in the shape is a free dimension."""
+    """Name, shape and type of an input or output, spelled as in ONNX Runtime (``tensor(float)``); a string in the shape is a free
+    dimension."""
 
     name: str
     shape: list[int | str]
@@ -238,13 +239,13 @@ class InferenceSession:
         except Stopped:
             limit = self._monitor.limit
             self._relieve()
-            if footprint() > limit or count == 1 and self._over > limit:
-                now = footprint()
-                if now > limit:
-                    raise CeilingExceeded(
-                        f"resident memory was {self._over} bytes, {now} bytes after giving back what could be given back, ceiling {limit} bytes; "
-                        f"this plan needs {self.plan.predicted_peak_rss if self.plan else 0} bytes: something else in the process holds the rest"
-                    ) from None
+            now = footprint()
+            if now > limit:
+                raise CeilingExceeded(
+                    f"resident memory was {self._over} bytes, {now} bytes after giving back what could be given back, "
+                    f"ceiling {limit} bytes; this plan needs {self.plan.predicted_peak_rss if self.plan else 0} bytes: "
+                    "something else in the process holds the rest"
+                ) from None
             return max(1, count // 2)
         finally:
             self._monitor.rest()

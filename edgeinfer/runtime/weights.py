@@ -73,7 +73,8 @@ class WeightStore:
             file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 for name, entry in self.entries.items():
-                    problem = read_extent(file, entry.extent.offset, entry.extent.length, mapping.address + self.offsets[name], list(entry.crcs))
+                    at = mapping.address + self.offsets[name]
+                    problem = read_extent(file, entry.extent.offset, entry.extent.length, at, list(entry.crcs))
                     if problem:
                         raise ContainerError(f"{self.path}: tensor {name!r}: {problem}")
             finally:
