@@ -27,9 +27,19 @@ static place tile_place(const ei_weights *w, const ei_plane *p, int64_t block, i
   return (place){p->bytes + fixed_offset(w, block, chunk, padded, bits), (size_t)((uint64_t)(padded * ei_chunk_k(w, chunk)) / 8 * bits)};
 }
 
-static int decode_symbols(const ei_plane *p, place t, int64_t k, int64_t padded, uint8_t *symbols) {
+/* bytes, which must be below the alphabet: vector forms look up 64 values only */
+static int copy_symbols(const uint8_t *bytes, int64_t n, int alphabet, uint8_t *symbols) {
+  uint8_t most = 0;
+  for (int64_t i = 0; i < n; i++) {
+    most = bytes[i] > most ? bytes[i] : most;
+    symbols[i] = bytes[i];
+  }
+  return most < alphabet ? EI_OK : EI_BAD_STREAM;
+}
+
+static int decode_symbols(const ei_plane *p, place t, int64_t k, int64_t padded, int alphabet, uint8_t *symbols) {
   switch (p->coder) {
-    case EI_RAW_U8: memcpy(symbols, t.bytes, (size_t)(k * padded)); return EI_OK;
+    case EI_RAW_U8: return copy_symbols(t.bytes, k * padded, alphabet, symbols);
     case EI_PACKED: return EI_FN(ei_decode_packed)(p, t.bytes, t.n, k, padded, symbols);
     case EI_HUFFMAN: return EI_FN(ei_decode_huffman)(p, t.bytes, t.n, k, padded, symbols);
     case EI_RANS: return EI_FN(ei_decode_rans)(p, t.bytes, t.n, k, padded, symbols);
@@ -80,10 +90,10 @@ int EI_FN(ei_decode_tile)(const ei_weights *w, int64_t block, int64_t chunk, voi
   } else if (padded == 32 && signs && p[1].coder == EI_PACKED && EI_FN(ei_unpack_panel)(table, p[1].bits, b.bytes, t.bytes, k, panel)) {
   } else {
     uint8_t *first = scratch, *second = first + EI_ROW_BLOCK * (int64_t)w->k_chunk + 128;
-    int status = decode_symbols(p, t, k, padded, first);
+    int status = decode_symbols(p, t, k, padded, w->table_len, first);
     if (status) return status;
     if (signs) {
-      status = decode_symbols(p + 1, b, k, padded, second);
+      status = decode_symbols(p + 1, b, k, padded, w->table_len / 2, second);
       if (status) return status;
       for (int64_t i = 0; i < k * padded; i++) first[i] |= (uint8_t)(second[i] << 1);
     }

@@ -44,7 +44,7 @@ def test_weights_that_are_no_numbers_are_refused(name, bad):
         QUANTIZERS[name]().quantize(weights)
 
 
-# Lloyd-Max quantizers of a Gaussian (Max 1960, table I; 6.02 b - 4.35 dB from 6 bits on) and uniform ones (table II), less 0.05 dB for the sample
+# Best quantizers of a Gaussian (Max 1960, table I; 6.02 b - 4.35 dB from 6 bits on; uniform: table II), less 0.05 dB for the sample
 @pytest.mark.parametrize("bits, least", [(1, 4.35), (2, 9.25), (3, 14.55), (4, 20.15), (5, 25.9), (6, 31.7), (8, 43.2)])
 def test_kmeans_is_near_the_best_quantizer_of_a_gaussian(bits, least):
     weights = np.random.default_rng(1).standard_normal((64, 4096)).astype(np.float32)
