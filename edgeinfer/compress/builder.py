@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import ModelFormatError, UnsupportedModelError
 from ..graph import Node
+from ..ops import OPERATORS
 from .draft import Draft, Shapes, Size, reshape_target
 
 
@@ -67,6 +68,7 @@ class Builder:
         self._names: set[str] = set()
         self._tensors: set[str] = {*draft.weights, *(t.name for t in draft.inputs)}
         self._node: RawNode | None = None
+        self._producers: dict[str, Node] = {}
 
     def poison(self, names: Iterable[str]) -> None:
         """Tensors that cannot be had (noted as problems elsewhere): nodes behind them are skipped over."""
@@ -75,14 +77,23 @@ class Builder:
     # ---- what rules may ask
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The value of a constant tensor, else ``None``."""
-        return self.draft.weights.get(name)
+        """The value of a constant tensor, else ``None``. Nodes between stored constants and the tensor are computed now and go."""
+        node = self._producers.get(name)
+        if name in self.draft.weights or node is None:
+            return self.draft.weights.get(name)
+        values = [self.constant(i) if i else None for i in node.inputs]
+        if any(v is None for i, v in zip(node.inputs, values, strict=True) if i):
+            return None
+        results = OPERATORS[node.op]().run(node, values)
+        self.draft.weights.update((o, np.asarray(r, order="C")) for o, r in zip(node.outputs, results, strict=False) if o)
+        self.draft.nodes = [n for n in self.draft.nodes if n is not node]
+        return self.draft.weights[name]
 
     def need_constant(self, name: str, what: str) -> np.ndarray:
-        """The value of a tensor that must be constant."""
+        """The value of a tensor that must be constant; ``what`` it is, in the plural."""
         value = self.constant(name)
         if value is None:
-            raise Refused(f"{what} that is not constant")
+            raise Refused(f"{what} that are not constant")
         return value
 
     def rank(self, name: str) -> int:
@@ -125,6 +136,7 @@ class Builder:
         node = Node(op, name, tuple(trimmed), outs, attrs or {})
         self.shapes.add(node)
         self._tensors.update(o for o in outs if o)
+        self._producers.update((o, node) for o in outs if o)
         self.draft.nodes.append(node)
         return outs[0]
 

@@ -221,7 +221,7 @@ def _pad(node: RawNode, b: Builder) -> None:
         if len(node.inputs) > 3 and node.inputs[3]:
             axes = [int(a) % rank for a in b.need_constant(node.inputs[3], "axes").reshape(-1)]
         if len(node.inputs) > 2 and node.inputs[2]:
-            attrs["value"] = b.need_constant(node.inputs[2], "a padding value").reshape(-1)[0].item()
+            attrs["value"] = b.need_constant(node.inputs[2], "padding values").reshape(-1)[0].item()
         if pads is None:
             if axes != list(range(rank)):
                 raise Refused("pads of some axes that are not constant")
@@ -391,6 +391,12 @@ def _gemm(node: RawNode, b: Builder) -> None:
     y = b.emit("Gemm", inputs, None, None if addend else node.outputs)
     if addend:
         b.emit("Add", [y, addend], None, node.outputs)
+
+
+@rule("MatMul")
+def _matmul(node: RawNode, b: Builder) -> None:
+    b.constant(node.inputs[1])  # a matrix made by nodes from constants is stored, however large: it becomes a Gemm's
+    as_is(node, b)
 
 
 def _scaled(b: Builder, x: str, factor: float) -> str:

@@ -344,7 +344,7 @@ def test_opsets_out_of_range(opset: int) -> None:
 @pytest.mark.parametrize(
     ("one", "weights", "error", "what"),
     [
-        (node("Conv", "x w", "y", "c1"), {}, UnsupportedModelError, "weights that is not constant"),
+        (node("Conv", "x w", "y", "c1"), {}, UnsupportedModelError, "weights that are not constant"),
         (node("MaxPool", "x", "y i", "p1", kernel_shape=[2, 2]), {}, UnsupportedModelError, "indices"),
         (node("Conv", "x w", "y", "c1", kernel_shape=[5, 5]), {"w": weight(4, 3, 3, 3)}, ModelFormatError, "kernel_shape"),
         (node("Conv", "x w", "y", "c1", strides=[1]), {"w": weight(4, 3, 3, 3)}, ModelFormatError, "strides"),
@@ -359,3 +359,32 @@ def test_what_is_refused(one, weights, error: type[Exception], what: str) -> Non
     inputs = [X] + ([] if "w" in weights else [("w", [4, 3, 3, 3])])
     with pytest.raises(error, match=what):
         imported(model([one], inputs, ["y"], weights))
+
+
+@pytest.mark.parametrize("opset", [9, 12, 17])
+def test_weights_made_by_nodes_from_constants(opset: int) -> None:
+    chain = [
+        node("Identity", "stored", "a"),
+        node("Cast", "a", "b", to=1),
+        node("Transpose", "b", "c", perm=[1, 0, 2, 3]),
+        node("Reshape", "c shape", "w"),
+        node("ConstantOfShape", "size", "bias"),
+        node("Conv", "x w bias", "conv"),
+        node("ConstantOfShape", "large", "zeros"),
+        node("Add", "zeros matrix", "m"),
+        node("Flatten", "conv", "flat"),
+        node("MatMul", "flat m", "y"),
+    ]
+    weights = {
+        "stored": weight(3, 4, 3, 3).astype(np.float64), "shape": ints(4, 3, 3, 3), "size": ints(4), "large": ints(96, 800),
+        "matrix": weight(96, 1),
+    }  # fmt: skip
+    graph, kept = check(model(chain, [X], ["y"], weights, opset=opset))
+    assert set(ops(graph)) <= {"Transpose", "Conv", "Flatten", "Reshape", "Gemm"}
+    assert sum(a.size for a in kept.values()) < 2 * 96 * 800  # nothing stored that is only on the way
+
+
+def test_weights_that_depend_on_inputs_are_refused() -> None:
+    nodes = [node("Shape", "x", "s"), node("ConstantOfShape", "s", "w"), node("Conv", "x w", "y", "c1")]
+    with pytest.raises(UnsupportedModelError, match="weights that are not constant"):
+        imported(model(nodes, [("x", ["A", 3, "H", "W"])], ["y"]))

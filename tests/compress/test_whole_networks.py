@@ -88,3 +88,14 @@ def test_subgraphs_are_refused_by_name() -> None:
     with pytest.raises(UnsupportedModelError) as caught:
         import_model(networks.shared_model(networks.REFUSED))
     assert "If x 3: /model/decoder/If, /model/decoder/If_1, /model/If" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
+def test_light_networks_as_they_are_shipped(name: str) -> None:
+    """Weights are made by ConstantOfShape nodes; the largest are beyond what folding would store of a constant nobody needs."""
+    path = networks.light_source(name)
+    graph, weights = import_model(path)
+    assert "ConstantOfShape" not in ops(graph) and graph.batch == "N"
+    feeds = {graph.inputs[0].name: networks.smooth_images(1, (3, 224, 224), 5)}
+    (expected,) = reference(path, [t.name for t in graph.outputs], feeds)
+    assert np.abs(execute(graph, weights, feeds)[0] - expected[0]).max() <= 1e-6
