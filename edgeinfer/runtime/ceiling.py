@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,24 +112,27 @@ class Monitor:
         raise_flag: called from the thread, without any lock held, with the footprint that was over the ceiling.
         measure: where the footprint comes from.
 
-    The thread starts with the first ``watch`` and sleeps between runs.
+    The thread starts with the first ``watch``, also after a fork, and sleeps between runs. It ends with ``close``, or when nobody holds
+    the monitor any more.
     """
 
     def __init__(self, limit: int, raise_flag: Callable[[int], None], measure: Callable[[], int] = footprint) -> None:
+        self._running = threading.Event()
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
         if limit <= 0:
             raise UsageError(f"memory limit: expected a positive number of bytes, found {limit}")
         self.limit = limit
         self.samples = 0
         self._raise_flag = raise_flag
         self._measure = measure
-        self._running = threading.Event()
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def watch(self) -> None:
         """Begin to sample."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name="edgeinfer-ceiling", daemon=True)
+        if self._thread is None or not self._thread.is_alive():  # in a forked child the thread is gone, its locks may be held for ever
+            self._running, self._closed = threading.Event(), threading.Event()
+            arguments = (weakref.ref(self), self._running, self._closed)
+            self._thread = threading.Thread(target=_sample, args=arguments, name="edgeinfer-ceiling", daemon=True)
             self._thread.start()
         self._running.set()
 
@@ -138,23 +142,35 @@ class Monitor:
 
     def close(self) -> None:
         """End the thread."""
-        self._closed.set()
-        self._running.set()
+        self._end()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
-    def _loop(self) -> None:
-        while True:
-            self._running.wait()
-            if self._closed.wait(SAMPLE_SECONDS):
-                return
-            if not self._running.is_set():
-                continue
-            self.samples += 1
-            now = self._measure()
-            if now > self.limit:
-                self._raise_flag(now)
+    def check(self) -> None:
+        """Take one sample."""
+        self.samples += 1
+        now = self._measure()
+        if now > self.limit:
+            self._raise_flag(now)
+
+    def _end(self) -> None:
+        self._closed.set()
+        self._running.set()
+
+    def __del__(self) -> None:
+        self._end()
+
+
+def _sample(reference: weakref.ref[Monitor], running: threading.Event, closed: threading.Event) -> None:
+    while True:
+        running.wait()
+        if closed.wait(SAMPLE_SECONDS):
+            return
+        monitor = reference()
+        if monitor is not None and running.is_set():
+            monitor.check()
+        del monitor
 
 
 def fence(growth: int, margin: int = 8 << 20) -> int:

@@ -26,6 +26,8 @@ THREAD_BYTES = 24 << 10
 RUN_BYTES = 640 << 10
 #: a ceiling named as the smallest must work in another process, whose baseline differs by address space layout
 BASELINE_SPREAD = 512 << 10
+#: samples per run, at most: sizes in bytes stay far from the range of the kernels' integers
+MOST_BATCH = 1 << 20
 
 
 def choose_kernels(name: str | None = None) -> str:
@@ -167,8 +169,8 @@ def make_plan(
     Raises PlanError naming the smallest ceiling that would do.
     """
     graph = store.graph
-    if batch < 1:
-        raise PlanError(f"batch: expected at least 1, found {batch}")
+    if not 1 <= batch <= MOST_BATCH:
+        raise PlanError(f"batch: expected 1 to {MOST_BATCH}, found {batch}")
     variant, count = choose_kernels(kernels), choose_threads(threads)
     # Everything that exists now stays: the prediction starts from what is measured, not from what is assumed.
     best: tuple[Plan, Execution] | None = None

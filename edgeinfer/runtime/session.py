@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..errors import CeilingExceeded, InputError, PlanError, UsageError
+from ..errors import CeilingExceeded, InputError, UsageError
 from ..graph import TensorSpec
 from ..kernels.loader import trim_allocator
 from ..sizes import parse_size
@@ -20,7 +23,7 @@ from .execution import Execution, Stopped
 from .plan import Plan, choose_kernels, choose_threads, make_plan
 from .weights import WeightStore, open_store
 
-#: executions for other shapes or a last partial slice that a session keeps
+#: plans and executions, for other shapes or a last partial slice, that a session keeps
 KEPT_EXECUTIONS = 4
 
 _TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "bool": "tensor(bool)", "float16": "tensor(float16)"}
@@ -86,13 +89,17 @@ class InferenceSession:
         self._monitor: Monitor | None = None
         self._memory: Memory | None = None
         self._over = 0
-        self._closed = False
+        self._busy = threading.Lock()
+        self._changed = False
+        self._plans: dict[tuple, Plan] = {}
         self._executions: dict[tuple, Execution] = {}
         self._last: Execution | None = None
+        self._touched = False  # whether the arena's pages are resident
         self.plan: Plan | None = None
-        self._store: WeightStore = open_store(os.fspath(path), base_only)
+        self._store: WeightStore | None = open_store(os.fspath(path), base_only)
+        self._graph = self._store.graph
         try:
-            free = {d for spec in self._store.graph.inputs for d in spec.shape if isinstance(d, str)} - {self._store.graph.batch}
+            free = {d for spec in self._graph.inputs for d in spec.shape if isinstance(d, str)} - {self._graph.batch}
             unknown = set(self._symbols) - free
             if unknown:
                 raise UsageError(f"symbols: {sorted(unknown)} are not free dimensions of this model; free: {sorted(free)}")
@@ -106,65 +113,95 @@ class InferenceSession:
 
     def get_inputs(self) -> list[NodeArg]:
         """Inputs in order."""
-        return [_arg(spec) for spec in self._store.graph.inputs]
+        return [_arg(spec) for spec in self._graph.inputs]
 
     def get_outputs(self) -> list[NodeArg]:
         """Outputs in order."""
-        return [_arg(spec) for spec in self._store.graph.outputs]
+        return [_arg(spec) for spec in self._graph.outputs]
 
     # ---- planning
 
     def _held(self) -> int:
-        held = self._memory.nbytes if self._memory is not None else 0
-        if self._store.loaded:
-            held += self._store.nbytes + self._store.owned_bytes
+        held = self._memory.nbytes if self._memory is not None and self._touched else 0
+        if self.store.loaded:
+            held += self.store.nbytes + self.store.owned_bytes
         return held
 
-    def _make_plan(self, symbols: Mapping[str, int], batch: int) -> Execution:
-        plan, execution = make_plan(
-            self._store,
+    def _planned(self, symbols: Mapping[str, int], batch: int, limit: int | None) -> tuple[Plan, Execution]:
+        return make_plan(
+            self.store,
             batch=batch,
             symbols=symbols,
-            memory_limit=self._limit,
+            memory_limit=limit,
             kernels=self.kernels,
             threads=self.threads,
             baseline=self._baseline,
             held=self._held(),
         )
+
+    def _make_plan(self, symbols: Mapping[str, int], batch: int) -> Plan:
+        plan, execution = self._planned(symbols, batch, self._limit)
         if self._fence:
             fence(plan.predicted_peak_rss - self._baseline)
             self._fence = False
         self.plan = plan
-        self._executions[self._key(symbols, plan.batch)] = execution
+        _keep(self._plans, self._key(symbols), plan)
+        _keep(self._executions, self._key(symbols, plan.batch), execution)
         if self._limit is not None and self._monitor is None:
-            self._monitor = Monitor(self._limit, self._raise_stop)
+            self._monitor = Monitor(self._limit, _stopper(weakref.ref(self)))
         self._prepare(execution)
-        return execution
+        return plan
 
-    def _key(self, symbols: Mapping[str, int], batch: int) -> tuple:
-        return (batch, *sorted(symbols.items()))
+    def _plan_for(self, symbols: Mapping[str, int], batch: int) -> Plan:
+        if self._changed:  # the ceiling: what was planned under another one is void, and the arena may be too large now
+            self._changed = False
+            self._plans.clear()
+            self._executions.clear()
+            self._drop_memory()
+        plan = self._plans.get(self._key(symbols))
+        if plan is None:
+            return self._make_plan(symbols, batch)
+        _keep(self._plans, self._key(symbols), plan)
+        self.plan = plan
+        return plan
+
+    def _key(self, symbols: Mapping[str, int], *batch: int) -> tuple:
+        return (*batch, *sorted(symbols.items()))
 
     def _prepare(self, execution: Execution) -> None:
-        self._store.load()
+        self.store.load()
         if self._memory is None or self._memory.nbytes < execution.arena_bytes:
-            if self._memory is not None:
-                self._memory.close()
+            self._drop_memory()
             self._memory = Memory(execution.arena_bytes)
         execution.bind(self._memory)
 
+    def _drop_memory(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+        self._touched = False
+
     def _execution(self, symbols: Mapping[str, int], batch: int) -> Execution:
         key = self._key(symbols, batch)
-        execution = self._executions.get(key)
+        execution = self._executions.pop(key, None)
         if execution is None:
             bound = dict(symbols)
-            if self._store.graph.batch is not None:
-                bound[self._store.graph.batch] = batch
-            execution = Execution(self._store, bound, self.kernels, self.threads)
-            while len(self._executions) >= KEPT_EXECUTIONS:
-                self._executions.pop(next(iter(self._executions)))
-            self._executions[key] = execution
+            if self._graph.batch is not None:
+                bound[self._graph.batch] = batch
+            execution = Execution(self.store, bound, self.kernels, self.threads)
+        _keep(self._executions, key, execution)
         self._prepare(execution)
         return execution
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        """Refuse what would pull memory from under a run: from ``on_layer``, or from another thread."""
+        if not self._busy.acquire(blocking=False):
+            raise UsageError(f"{what}: this session is running; a session does one thing at a time")
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     # ---- running
 
@@ -180,42 +217,49 @@ class InferenceSession:
         ``on_layer(name, seconds, bytes)`` is called after each node (which then runs apart from its neighbours).
         Raises InputError, PlanError (first run with new shapes), CeilingExceeded, KernelError.
         """
-        if self._closed:
-            raise UsageError("this session is closed")
-        graph = self._store.graph
+        with self._alone("run"):
+            return self._run(output_names, input_feed, on_layer)
+
+    def _run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, Any],
+        on_layer: Callable[[str, float, int], None] | None,
+    ) -> list[np.ndarray]:
+        graph = self.store.graph
         names = list(output_names) if output_names is not None else [spec.name for spec in graph.outputs]
         known = {spec.name: spec for spec in graph.outputs}
         for name in names:
             if name not in known:
                 raise InputError(f"output {name!r}: the model has no such output; it has {', '.join(map(repr, known))}")
         feeds, symbols = self._check(input_feed)
+        known_inputs = {spec.name: spec for spec in graph.inputs}
         rows = symbols.pop(graph.batch) if graph.batch is not None else 1
-        if self.plan is None or not any(key[1:] == tuple(sorted(symbols.items())) for key in self._executions):
-            self._make_plan(symbols, max(rows, self._batch))
-        assert self.plan is not None
-        size = min(self.plan.batch, rows)
         results: dict[str, np.ndarray] = {}
-        start = 0
+        start, most, stops = 0, rows, 0
         while start < rows:
-            count = min(size, rows - start)
+            plan = self._plan_for(symbols, max(rows, self._batch))
+            count = min(plan.batch, most, rows - start)
             execution = self._execution(symbols, count)
-            part = feeds if graph.batch is None else {n: a[start : start + count] for n, a in feeds.items()}
+            part = {n: a[start : start + count] if _has_batch(known_inputs[n], graph.batch) else a for n, a in feeds.items()}
             targets = {}
             for name in names:
                 spec = execution.lowered.specs[name]
                 shape: tuple[int, ...] = tuple(int(d) for d in spec.shape)
-                if graph.batch is None or rows == count:
+                if rows == count or not shape or isinstance(known[name].shape[0], int):
                     results[name] = targets[name] = np.empty(shape, dtype=spec.dtype)
                 else:
-                    if name not in results:
-                        results[name] = np.empty((rows * (shape[0] // count), *shape[1:]), dtype=spec.dtype)
                     each = shape[0] // count
+                    if name not in results:
+                        results[name] = np.empty((rows * each, *shape[1:]), dtype=spec.dtype)
                     targets[name] = results[name][start * each : (start + count) * each]
-            smaller = self._run_slice(execution, part, targets, on_layer, count)
-            if smaller is not None:
-                size = smaller
-                continue
-            start += count
+            if self._run_slice(execution, part, targets, on_layer):
+                start, stops = start + count, 0
+            elif not self._changed:
+                stops += count == 1
+                if stops > 1:
+                    raise self._exceeded(footprint())
+                most = max(1, count // 2)
         return [results[name] for name in names]
 
     def _run_slice(
@@ -224,32 +268,38 @@ class InferenceSession:
         feeds: Mapping[str, np.ndarray],
         targets: Mapping[str, np.ndarray],
         on_layer: Callable[[str, float, int], None] | None,
-        count: int,
-    ) -> int | None:
-        """Run one slice under the monitor. ``None``: done; else the smaller slice size to go on with after relief."""
+    ) -> bool:
+        """Run one slice under the monitor. ``False``: it was stopped, and there is room again or a new ceiling."""
         execution.profiling = self.profiling
         self._last = execution
-        if self._monitor is None:
-            execution.run(feeds, targets, on_layer)
-            return None
+        self._touched = True
+        monitor = self._monitor
         execution.program.stopped = False
-        self._monitor.watch()
+        if self._changed:  # asked for between planning and here
+            return False
+        if monitor is not None:
+            monitor.watch()
         try:
             execution.run(feeds, targets, on_layer)
         except Stopped:
-            limit = self._monitor.limit
+            if self._changed:
+                return False
             self._relieve()
             now = footprint()
-            if now > limit:
-                raise CeilingExceeded(
-                    f"resident memory was {self._over} bytes, {now} bytes after giving back what could be given back, "
-                    f"ceiling {limit} bytes; this plan needs {self.plan.predicted_peak_rss if self.plan else 0} bytes: "
-                    "something else in the process holds the rest"
-                ) from None
-            return max(1, count // 2)
+            if monitor is not None and now > monitor.limit:
+                raise self._exceeded(now) from None
+            return False
         finally:
-            self._monitor.rest()
-        return None
+            if monitor is not None:
+                monitor.rest()
+        return True
+
+    def _exceeded(self, now: int) -> CeilingExceeded:
+        return CeilingExceeded(
+            f"resident memory was {self._over} bytes, {now} bytes after giving back what could be given back, "
+            f"ceiling {self._limit} bytes; this plan needs {self.plan.predicted_peak_rss if self.plan else 0} bytes: "
+            "something else in the process holds the rest"
+        )
 
     def _raise_stop(self, now: int) -> None:
         self._over = now
@@ -261,11 +311,12 @@ class InferenceSession:
         gc.collect()
         if self._memory is not None:
             self._memory.release()
+        self._touched = False
         trim_allocator()
 
     def _check(self, feed: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
         """Inputs as contiguous arrays, and the values of the symbolic dimensions."""
-        graph = self._store.graph
+        graph = self._graph
         expected = {spec.name: spec for spec in graph.inputs}
         if not isinstance(feed, Mapping):
             raise InputError(f"inputs: expected a mapping from name to array, found {type(feed).__name__}")
@@ -293,7 +344,7 @@ class InferenceSession:
                         raise InputError(f"input {name!r}: axis {axis} ({want}) is {got}, but {symbols[want]} in another input")
                 elif want != got:
                     raise InputError(f"input {name!r}: expected shape {_shape(spec.shape)}, found {_shape(array.shape)}")
-            feeds[name] = np.ascontiguousarray(array)
+            feeds[name] = np.require(array, requirements=("C", "A"))  # kernels load whole floats
         return feeds, symbols
 
     # ---- what it takes
@@ -308,42 +359,44 @@ class InferenceSession:
             "baseline_rss": self._baseline,
             "memory_limit": self._limit,
             "arena_bytes": self._memory.nbytes if self._memory is not None else 0,
-            "compressed_resident_bytes": self._store.mapping.nbytes if self._store.mapping is not None else 0,
-            "table_bytes": self._store.owned_bytes,
+            "compressed_resident_bytes": self.store.mapping.nbytes if self.store.mapping is not None else 0,
+            "table_bytes": self.store.owned_bytes,
             "io_bytes": plan.io_bytes if plan else 0,
             "other_bytes": plan.other_bytes if plan else 0,
             "regions": [{"name": r.name, "offset": r.offset, "bytes": r.nbytes} for r in plan.regions] if plan else [],
         }
 
     def set_memory_limit(self, limit: str | int | None) -> None:
-        """Change the ceiling. Raises PlanError (and keeps the old one) where the model cannot run under it."""
+        """Change the ceiling. Raises PlanError (and keeps the old one) where the model cannot run under it.
+
+        May be called from ``on_layer`` or from another thread: the run stops before its next layer and goes on under the new ceiling.
+        """
         value = parse_size(limit) if limit is not None else None
-        old = self._limit
+        last, symbols = self.plan, dict(next(reversed(self._plans), ()))
+        if last is not None and value is not None:
+            self._planned(symbols, last.requested, value)
         self._limit = value
-        try:
-            if value is None:
-                if self._monitor is not None:
-                    self._monitor.close()
-                self._monitor = None
-            else:
-                if self._monitor is not None:
-                    self._monitor.limit = value
-                if self.plan is not None:
-                    self._executions.clear()
-                    if self._memory is not None:
-                        self._memory.release()
-                    self._make_plan(self._symbols, self._batch)
-        except PlanError:
-            self._limit = old
-            if self._monitor is not None and old is not None:
-                self._monitor.limit = old
-            raise
+        if value is None:
+            if self._monitor is not None:
+                self._monitor.close()
+            self._monitor = None
+            return
+        if self._monitor is not None:
+            self._monitor.limit = value
+        self._changed = True
+        if self._last is not None:
+            self._last.program.stopped = True
+        if last is not None and self._busy.acquire(blocking=False):
+            try:
+                self._plan_for(symbols, last.requested)
+            finally:
+                self._busy.release()
 
     def trim(self) -> None:
         """Give memory back to the system between runs: the arena's pages, spare executions, free heap. The next run takes them again."""
-        if self._last is not None:
+        with self._alone("trim"):
             self._executions = {key: e for key, e in self._executions.items() if e is self._last}
-        self._relieve()
+            self._relieve()
 
     def profile(self) -> list[tuple[str, str, float]]:
         """(node, operator, seconds) of the last run; set ``session.profiling = True`` before it."""
@@ -351,26 +404,28 @@ class InferenceSession:
 
     def time_decode(self, repeats: int = 3) -> float:
         """Least seconds, over ``repeats``, to decode every coded tensor once on one thread without multiplying anything."""
-        return min(sum(tensor.decode_seconds(self.kernels) for tensor in self._store.coded.values()) for _ in range(repeats))
+        return min(sum(tensor.decode_seconds(self.kernels) for tensor in self.store.coded.values()) for _ in range(repeats))
 
     @property
     def store(self) -> WeightStore:
-        """The weights this session runs from."""
+        """The weights this session runs from. Raises UsageError where the session is closed."""
+        if self._store is None:
+            raise UsageError("this session is closed")
         return self._store
 
     # ---- the end
 
     def close(self) -> None:
         """Give everything back. A closed session cannot run."""
-        self._closed = True
-        if self._monitor is not None:
-            self._monitor.close()
-            self._monitor = None
-        self._executions.clear()
-        self._last = None
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
+        with self._alone("close"):
+            if self._monitor is not None:
+                self._monitor.close()
+                self._monitor = None
+            self._plans.clear()
+            self._executions.clear()
+            self._last = None
+            self._drop_memory()
+            self._store = None
 
     def __enter__(self) -> InferenceSession:
         return self
@@ -381,3 +436,26 @@ class InferenceSession:
 
 def _shape(shape: Sequence[int | str]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
+
+
+def _has_batch(spec: TensorSpec, batch: str | None) -> bool:
+    return batch is not None and bool(spec.shape) and spec.shape[0] == batch
+
+
+def _keep(kept: dict[tuple, Any], key: tuple, value: Any) -> None:
+    """Put ``value`` last; the first, which was used longest ago, goes where there are too many."""
+    kept.pop(key, None)
+    while len(kept) >= KEPT_EXECUTIONS:
+        kept.pop(next(iter(kept)))
+    kept[key] = value
+
+
+def _stopper(session: weakref.ref[InferenceSession]) -> Callable[[int], None]:
+    """The monitor's thread must not keep a session alive that everybody else has forgotten."""
+
+    def stop(now: int) -> None:
+        alive = session()
+        if alive is not None:
+            alive._raise_stop(now)
+
+    return stop

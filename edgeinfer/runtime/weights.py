@@ -109,6 +109,8 @@ def open_store(path: str, base_only: bool = False) -> WeightStore:
         status = os.stat(path)
     except FileNotFoundError:
         raise ContainerError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ContainerError(f"{path}: cannot be read: {error.strerror}") from None
     key = (os.path.realpath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, base_only)
     with _open_lock:
         store = _open.get(key)

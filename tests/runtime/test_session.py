@@ -188,8 +188,8 @@ def test_a_stopped_run_resumes_with_smaller_slices(small: tuple[Path, Path], mon
         sizes: list[int] = []
         original = session._run_slice
 
-        def stop_first(execution: Any, *arguments: Any) -> int | None:
-            sizes.append(arguments[-1])
+        def stop_first(execution: Any, *arguments: Any) -> bool:
+            sizes.append(len(arguments[1]["scores"]))
             if len(sizes) == 1:
                 monkeypatch.setattr(session._monitor, "watch", lambda: session._raise_stop(1))
             else:
