@@ -80,16 +80,12 @@ def plan(
 
     Raises PlanError naming the smallest ceiling that would do.
     """
-    import os
-
     from .runtime.ceiling import footprint
-    from .runtime.plan import make_plan
+    from .runtime.plan import choose_limit, make_plan
     from .runtime.weights import open_store
-    from .sizes import parse_size
 
     baseline = footprint()
-    memory_limit = memory_limit or os.environ.get("EDGEINFER_MEMORY_LIMIT") or None
-    limit = parse_size(memory_limit) if memory_limit is not None else None
+    limit = choose_limit(memory_limit)
     made, _ = make_plan(
         open_store(path, base_only), batch=batch, symbols=symbols, memory_limit=limit, threads=threads, baseline=baseline
     )

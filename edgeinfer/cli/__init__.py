@@ -8,11 +8,14 @@ exit code of their class.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from ..errors import EdgeInferError, UsageError
@@ -44,9 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Prints nothing but the command's own output, or one line of error on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _dispatch(arguments)
-        sys.stdout.flush()
+        with _signals_raise():
+            code = _dispatch(arguments)
+            sys.stdout.flush()
         return code
+    except _Terminated as stop:
+        return 128 + stop.number
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -60,6 +66,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         code, message = _explain(error)
         print("edgeinfer: error:", " ".join(message.split()), file=sys.stderr)
         return code
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP came; like KeyboardInterrupt, so that what was begun is cleaned up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Let signals that would end the process at once, partial files and all, end the command instead. Ignored ones stay ignored."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise _Terminated(number)
+
+    caught: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, stop)
+                caught.append(number)
+    try:
+        yield
+    finally:
+        for each in caught:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _dispatch(arguments: list[str]) -> int:

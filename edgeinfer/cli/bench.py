@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     check_writable(args.json)
     peer_model = _peer_model(args.against)
-    batch = args.batch or (max(inputs.rows_of(args.input), 1) if args.input else 1)
+    batch = args.batch or (max(inputs.rows_of(args.input, args.model), 1) if args.input else 1)
     from ..runtime.session import InferenceSession
     from . import measurement
 
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
             if peer is not None:
                 peer.turn(args.warmup)
             with Progress("measuring") as progress:
-                while sum(times) < args.duration:
+                while not times or sum(times) < args.duration:
                     turn = TURN_SECONDS if peer is not None else min(TURN_SECONDS, args.duration)
                     if peer is not None:
                         time.sleep(PAUSE_SECONDS)

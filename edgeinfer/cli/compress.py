@@ -8,7 +8,7 @@ import time
 from ..errors import UsageError
 from ..sizes import format_seconds, format_size
 from .arguments import option
-from .output import Progress, add_json_argument, check_writable, report
+from .output import Progress, add_json_argument, check_writable, is_special, report
 
 SUMMARY = "Compress an ONNX file (.onnx or .onnx.xz) into an .edge container. An interrupted run leaves nothing behind."
 EXAMPLE = """  edgeinfer compress model.onnx -o model.edge --quantizer kmeans --bits 4
@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> None:
     if args.quantizer == "none" and args.bits:
         raise UsageError("--quantizer none keeps the weights as they are; leave out --bits")
     check_writable(args.output, args.json)
+    if is_special(args.output):
+        raise UsageError(f"cannot write {args.output}: a container is written beside its place and renamed, so it has to be a file")
     from ..compress import compress
 
     options = {name: value for name in ("quantizer", "coder", "bits", "recipe") if (value := getattr(args, name)) is not None}

@@ -73,28 +73,36 @@ def preprocessing(args: argparse.Namespace) -> Preprocessing:
     return Preprocessing(args.size, args.mean, args.std, args.white, args.channels, args.layout, args.fit)
 
 
-def rows_of(path: str) -> int:
-    """Size of the first axis of what a file holds, from its header alone; 1 for images."""
+def rows_of(path: str, model: str) -> int:
+    """Samples in a file, from its headers alone; 1 for images. Where arrays disagree, those count that ``model`` takes samples from."""
     kind = _kind(path)
     if kind == "image":
+        _pillow()  # its code is part of the baseline of the plan
         return 1
     try:
         if kind == "npy":
             with open(path, "rb") as file:
-                shapes = [_shape_in_header(file)]
+                shapes = {"": _shape_in_header(file)}
         else:
             import zipfile
 
-            shapes = []
+            shapes = {}
             with zipfile.ZipFile(path) as archive:
                 for name in archive.namelist():
                     with archive.open(name) as member:
-                        shapes.append(_shape_in_header(member))
-    except OSError:
-        raise
+                        shapes[name.removesuffix(".npy")] = _shape_in_header(member)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # zipfile and NumPy's header parser raise many kinds
         raise InputError(f"{path}: not a .{kind} file: {error}") from None
-    return max((shape[0] for shape in shapes if shape), default=1)
+    firsts = {name: shape[0] for name, shape in shapes.items() if shape}
+    if len(set(firsts.values())) > 1:
+        from ..container import Reader
+
+        with Reader(model) as reader:
+            graph = reader.graph
+        firsts = {t.name: firsts[t.name] for t in graph.inputs if t.name in firsts and t.shape[:1] == (graph.batch,)}
+    return max(firsts.values(), default=1)
 
 
 def _shape_in_header(file: Any) -> tuple[int, ...]:
@@ -104,7 +112,7 @@ def _shape_in_header(file: Any) -> tuple[int, ...]:
 
 
 def load(path: str, wanted: list[NodeArg], images: Preprocessing) -> dict[str, np.ndarray]:
-    """The feed for a model's inputs from a file. Raises InputError where the file does not fit the model, OSError where it is not there."""
+    """The feed for a model's inputs from a file. Raises InputError where it cannot be read or does not fit the model."""
     kind = _kind(path)
     if kind == "image":
         return {_only(path, wanted).name: read_image(path, _only(path, wanted), images)}
@@ -113,18 +121,17 @@ def load(path: str, wanted: list[NodeArg], images: Preprocessing) -> dict[str, n
         if kind == "npy":
             return {_only(path, wanted).name: found}
         with found:
-            arrays = {name: found[name] for name in found.files}
-    except OSError:
-        raise
+            names = [arg.name for arg in wanted]
+            if not set(names) <= set(found.files):
+                there = ", ".join(map(repr, found.files)) or "none"
+                raise InputError(f"{path}: expected arrays {', '.join(map(repr, names))}, found {there}")
+            return {name: found[name] for name in names}  # other arrays, like labels, are not read
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"{path}: not a .{kind} file: {error}") from None
-    names = [arg.name for arg in wanted]
-    lacking = [name for name in names if name not in arrays]
-    if lacking:
-        raise InputError(f"{path}: expected arrays {', '.join(map(repr, names))}, found {', '.join(map(repr, arrays)) or 'none'}")
-    return {name: arrays[name] for name in names}
 
 
 def _kind(path: str) -> str:
@@ -145,10 +152,7 @@ def _only(path: str, wanted: list[NodeArg]) -> NodeArg:
 
 def read_image(path: str, arg: NodeArg, how: Preprocessing) -> np.ndarray:
     """An image as the one sample of a 4-dimensional float input."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise DependencyError("reading images needs Pillow: pip install pillow, or give the tensor as .npy") from None
+    Image = _pillow()
     shape = arg.shape
     if len(shape) != 4 or dtype_of(arg) != "float32":
         raise InputError(f"{path}: input {arg.name!r} is {dtype_of(arg)} {_text(shape)}, and an image fits float32 with four axes only")
@@ -170,8 +174,8 @@ def read_image(path: str, arg: NodeArg, how: Preprocessing) -> np.ndarray:
     try:
         with Image.open(path) as image:
             pixels = _fitted(image.convert("L" if channels == 1 else "RGB"), height, width, how.fit)
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not an image that Pillow can read: {error}") from None
     tensor: np.ndarray = pixels.reshape(1, height, width, channels).astype(np.float32)
@@ -179,6 +183,14 @@ def read_image(path: str, arg: NodeArg, how: Preprocessing) -> np.ndarray:
         tensor = tensor[..., ::-1]
     tensor = (tensor * np.float32(how.white / 255) - np.array(how.mean, dtype=np.float32)) / np.array(how.std, dtype=np.float32)
     return np.ascontiguousarray(tensor if layout == "nhwc" else tensor.transpose(0, 3, 1, 2))
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise DependencyError("reading images needs Pillow: pip install pillow, or give the tensor as .npy") from None
+    return Image
 
 
 def _fitted(image: Any, height: int, width: int, fit: str) -> np.ndarray:

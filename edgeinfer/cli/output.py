@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
@@ -49,12 +50,30 @@ def check_writable(*paths: str | None) -> None:
             raise UsageError(f"cannot write {path}: there is no folder {folder}")
         if Path(path).is_dir():
             raise UsageError(f"cannot write {path}: it is a folder")
+        if is_special(path):  # a device or pipe is written to; it needs no room beside it
+            if not os.access(path, os.W_OK):
+                raise UsageError(f"cannot write {path}: no permission")
+            continue
         if not os.access(folder, os.W_OK):
             raise UsageError(f"cannot write {path}: no permission to write in {folder}")
 
 
+def is_special(path: str | Path) -> bool:
+    """True for what exists and is neither a file nor a folder: devices, pipes, sockets."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file beside ``path`` and rename it, so that an interrupted command leaves nothing behind."""
+    """Write a file beside ``path`` and rename it, so that an interrupted command leaves nothing behind.
+
+    A device or pipe (``/dev/stdout``, ``/dev/null``) is written to as it is; a rename would put a file in its place.
+    """
+    if is_special(path):
+        whole = io.BytesIO()  # an archive wants to know where it is, which devices and pipes do not say
+        write(whole)
+        with open(path, "wb", buffering=0) as file:
+            file.write(whole.getbuffer())
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(beside, "wb") as file:

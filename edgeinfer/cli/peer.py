@@ -65,8 +65,13 @@ class Peer:
 
     @staticmethod
     def _unpacked(model: str, folder: Any) -> str:
-        with open(model, "rb"):  # a missing file is reported as such
-            model = os.path.abspath(model)
+        try:
+            with open(model, "rb"):
+                model = os.path.abspath(model)
+        except OSError as error:
+            from ..errors import ModelFormatError
+
+            raise ModelFormatError(f"{model}: cannot be read: {error.strerror}") from None
         if not model.endswith(".xz"):
             return model
         import subprocess

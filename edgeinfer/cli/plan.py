@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from ..errors import PlanError
-from ..sizes import parse_size
 from .arguments import add_session_arguments
 from .output import add_json_argument, check_writable, report
 
@@ -26,10 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     check_writable(args.json)
     from .. import plan
+    from ..runtime.plan import choose_limit
 
-    limit = args.memory_limit
-    if limit is None and os.environ.get("EDGEINFER_MEMORY_LIMIT"):
-        limit = parse_size(os.environ["EDGEINFER_MEMORY_LIMIT"])
+    limit = choose_limit(args.memory_limit)
     try:
         made = plan(args.model, memory_limit=limit, batch=args.batch or 1, threads=args.threads, symbols=args.symbols)
     except PlanError as error:

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     check_writable(args.output, args.json)
     if args.output:
         import zipfile  # noqa: F401  (what writing takes is taken before the model is planned)
-    rows = inputs.rows_of(args.input)
+    rows = inputs.rows_of(args.input, args.model)
     from ..runtime.session import InferenceSession
     from . import measurement
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import KernelError, PlanError, UsageError
 from ..kernels.codec import available_kernels
+from ..sizes import parse_size
 from . import profile
 from .arena import pages
 from .ceiling import footprint
@@ -53,6 +54,17 @@ def choose_threads(threads: int | None = None) -> int:
     if not 1 <= threads <= 256:
         raise UsageError(f"threads: expected 1 to 256, found {threads}")
     return threads
+
+
+def choose_limit(limit: str | int | None = None) -> int | None:
+    """``limit`` in bytes, else ``EDGEINFER_MEMORY_LIMIT``, else none. Raises UsageError."""
+    text = os.environ.get("EDGEINFER_MEMORY_LIMIT")
+    if limit is not None or not text:
+        return None if limit is None else parse_size(limit)
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise UsageError(f"EDGEINFER_MEMORY_LIMIT: {error}") from None
 
 
 @dataclass(frozen=True)

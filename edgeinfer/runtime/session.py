@@ -20,7 +20,7 @@ from ..sizes import parse_size
 from .arena import Mapping as Memory
 from .ceiling import Monitor, fence, footprint, peak_footprint
 from .execution import Execution, Stopped
-from .plan import Plan, choose_kernels, choose_threads, make_plan
+from .plan import Plan, choose_kernels, choose_limit, choose_threads, make_plan
 from .weights import WeightStore, open_store
 
 #: plans and executions, for other shapes or a last partial slice, that a session keeps
@@ -75,12 +75,10 @@ class InferenceSession:
     ) -> None:
         if residency not in (None, "compressed"):
             raise UsageError(f"residency: expected 'compressed', found {residency!r}")
-        if memory_limit is None:
-            memory_limit = os.environ.get("EDGEINFER_MEMORY_LIMIT") or None
         self.kernels = choose_kernels(kernels)
         self.threads = choose_threads(threads)
         self.profiling = False
-        self._limit = parse_size(memory_limit) if memory_limit is not None else None
+        self._limit = choose_limit(memory_limit)
         self._fence = fence
         self._batch = batch
         self._symbols = dict(symbols or {})

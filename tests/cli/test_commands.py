@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -325,7 +326,7 @@ def test_inputs_that_do_not_fit(model: Path, tmp_path: Path, capsys: pytest.Capt
         refusal(capsys, errors.InputError, "run", model, tmp_path / name, "-o", out)
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     refusal(capsys, errors.InputError, "run", model, tmp_path / "objects.npy", "-o", out)
-    assert "absent.npy" in refusal(capsys, errors.EdgeInferError, "run", model, tmp_path / "absent.npy", "-o", out)
+    assert "absent.npy" in refusal(capsys, errors.InputError, "run", model, tmp_path / "absent.npy", "-o", out)
     assert not out.exists()
 
 
@@ -361,8 +362,6 @@ def start(*arguments: object, **options: object) -> subprocess.Popen:
 
 def test_interrupt(model: Path) -> None:
     process = start("bench", model, "--duration", "60s", "--warmup", "0s", "--json")
-    import time
-
     time.sleep(2.5)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
@@ -375,3 +374,94 @@ def test_closed_pipe(model: Path) -> None:
     process.stdout = None
     _, err = process.communicate(timeout=30)
     assert process.returncode == 141 and err == ""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that takes a while to compress: 24 products of a million weights."""
+    weights = np.random.default_rng(0).standard_normal((1024, 1024)).astype(np.float32)
+    names = [f"w{n}" for n in range(24)]
+    nodes = [onnx.helper.make_node("MatMul", ["x" if n == 0 else f"x{n}", w], [f"x{n + 1}"]) for n, w in enumerate(names)]
+    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["N", 1024]) for n in ("x", "x24")]
+    graph = onnx.helper.make_graph(nodes, "large", ends[:1], ends[1:], [onnx.numpy_helper.from_array(weights, n) for n in names])
+    path = tmp_path_factory.mktemp("large") / "large.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_compress_leaves_nothing(large: Path, tmp_path: Path, number: int) -> None:
+    process = start("compress", large, "-o", tmp_path / "out.edge", "--quantizer", "kmeans", "--bits", "6")
+    while process.poll() is None and not list(tmp_path.iterdir()):
+        time.sleep(0.005)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (128 + number, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk(source: Path, model: Path, images: Path, tmp_path: Path) -> None:
+    import resource
+
+    folder = tmp_path / "full"
+    folder.mkdir()
+    for arguments in (
+        ("compress", source, "-o", folder / "out.edge"),
+        ("run", model, images, "-o", folder / "out.npz"),
+        ("inspect", model, f"--json={folder / 'out.json'}"),
+    ):
+        # a file may not grow beyond 64 bytes: the error differs from that of a full disk by its number only
+        process = start(*arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64)))
+        out, err = process.communicate(timeout=60)
+        assert process.returncode in (1, 5) and out == "" and err.count("\n") == 1 and "File too large" in err, err
+        assert list(folder.iterdir()) == []
+
+
+def test_devices_and_pipes_stay_what_they_are(source: Path, model: Path, images: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = start("plan", model, f"--json={pipe}")
+    assert json.loads(pipe.read_text())["batch"] == 1
+    assert process.wait(timeout=30) == 0 and process.stdout.read() == "" and pipe.is_fifo()
+    process = start("ops", "--json=/dev/stdout")
+    assert "kernels" in json.loads(process.communicate(timeout=30)[0])
+    before = os.stat("/dev/null")
+    assert main(["run", str(model), str(images), "-o", "/dev/null", "--json=/dev/null"]) == 0
+    assert main(["compress", str(source), "-o", str(pipe)]) == errors.UsageError.exit_code
+    assert (before.st_mode, before.st_rdev) == (os.stat("/dev/null").st_mode, os.stat("/dev/null").st_rdev)
+    assert pipe.is_fifo() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_inputs_that_cannot_be_read(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("none.npy", "none.npz", "none.png", "folder.npy", "folder.npz", "folder.png"):
+        if name.startswith("folder"):
+            (tmp_path / name).mkdir()
+        for command in (["run", model, tmp_path / name], ["bench", model, "--input", tmp_path / name]):
+            assert name in refusal(capsys, errors.InputError, *command)
+    message = refusal(
+        capsys, errors.ModelFormatError, "bench", model, "--duration", "0", "--warmup", "0", "--against", "onnxruntime:none.onnx"
+    )
+    assert "none.onnx" in message
+
+
+def test_a_measurement_of_no_time_is_one_run(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "bench", model, "--duration", "0", "--warmup", "0")["runs"] >= 1
+
+
+def test_batches_beyond_reason(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "1048576" in refusal(capsys, errors.PlanError, "plan", model, "--batch", "100000000000000")
+
+
+def test_arrays_that_the_model_does_not_want_are_not_read(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "a.npz", image=np.zeros((1, 3, 8, 8), np.float32), labels=np.array(["a"], dtype=object))  # pickled: unreadable
+    answer(capsys, "run", model, tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", image=np.zeros((2, 3, 8, 8), np.float32), other=np.zeros(3 << 20, np.uint8))
+    assert answer(capsys, "run", model, tmp_path / "b.npz")["batch"] == 2
+
+
+def test_a_wrong_limit_in_the_environment_is_named(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEINFER_MEMORY_LIMIT", "huge")
+    for command in (["plan", model], ["bench", model]):
+        assert "EDGEINFER_MEMORY_LIMIT: 'huge'" in refusal(capsys, errors.UsageError, *command)
