@@ -78,6 +78,7 @@ cdef extern from *:
     #endif
       return ei_decode_tile_plain;
     }
+    static const char *kernels_name(int at) { return ei_available_kernels()[at]; }
     static double monotonic_seconds(void) {
       struct timespec t;
       clock_gettime(CLOCK_MONOTONIC, &t);
@@ -86,7 +87,7 @@ cdef extern from *:
     """
     ei_decode_tile_fn *find_decoder(const char *name)
     double monotonic_seconds() nogil
-    const char *const *ei_available_kernels()
+    const char *kernels_name(int at)  # in C: Cython 3.0 loses the assignment of a 'const char *const *'
 
 
 cdef enum:
@@ -120,12 +121,9 @@ def crc32c(buffer, uint32_t value=0, bint portable=False):
 
 def available_kernels():
     """Names of the kernel variants that this build has and this CPU can run, best first."""
-    cdef const char *const *names = ei_available_kernels()
     found = []
-    cdef int i = 0
-    while names[i] != NULL:
-        found.append(names[i].decode())
-        i += 1
+    while kernels_name(<int>len(found)) != NULL:
+        found.append(kernels_name(<int>len(found)).decode())
     return found
 
 

@@ -32,9 +32,7 @@ cdef extern from *:
     static int64_t ei_units_of(const ei_kernels *k, const ei_step *s) { return k->units[s->kind](s); }
     static const _Atomic int32_t *ei_stop_word(int32_t *word) { return (const _Atomic int32_t *)word; }
     """
-    enum:
-        EI_STEP_COUNT
-        EI_MAX_TENSORS
+    int EI_STEP_COUNT, EI_MAX_TENSORS  # int, not enum: Cython before 3.0.8 writes the conversion of an anonymous enum twice
     ctypedef struct ei_names:
         const char *kind
         const void *tensors
