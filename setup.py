@@ -5,6 +5,7 @@ only the target's sysconfig data (docs/how-to/cross-build.md).
 """
 
 import os
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -24,6 +25,9 @@ if os.environ.get("EDGEINFER_WERROR"):
     COMMON.append("-Werror")
 
 
+ARM32 = ("aarch64", "armv8l", "armv7l", "armv6l", "arm")  # where pointers have 32 bits
+
+
 def variants(platform: str) -> dict[str, list[str]]:
     """Instruction sets that a target may have, with their compiler flags; ``plain`` runs everywhere."""
     if platform.endswith(("x86_64", "amd64")):
@@ -33,10 +37,11 @@ def variants(platform: str) -> dict[str, list[str]]:
             "avx512": ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mprefer-vector-width=512"]
             + [f"-mavx512{x}" for x in ("f", "bw", "dq", "vl", "vbmi", "vbmi2")],
         }
-    if platform.endswith("aarch64"):
+    # A 32-bit system on a 64-bit kernel (Raspberry Pi OS ships so) says aarch64 as well: its pointers tell.
+    if platform.endswith("aarch64") and sys.maxsize > 1 << 32:
         return {"plain": [], "neon": ["-march=armv8-a"], "neon_dotprod": ["-march=armv8.2-a+dotprod"]}
-    if platform.endswith(("armv7l", "armv6l", "arm")):
-        return {"plain": [], "neon": ["-mfpu=neon-vfpv4"]}
+    if platform.endswith(ARM32):
+        return {"plain": [], "neon": ["-march=armv7-a", "-mfpu=neon-vfpv4"]}
     return {"plain": []}
 
 
@@ -66,6 +71,9 @@ class BuildKernels(build_ext):
             extension.depends = [*objects, *map(str, KERNELS.glob("*.h"))]
             extension.extra_compile_args = ["-O2", "-g0", "-std=gnu11"]
             extension.extra_link_args = ["-Wl,-s", "-Wl,--gc-sections", "-pthread"]
+            if "neon" in TARGET and "neon_dotprod" not in TARGET:
+                # Raspberry Pi OS compiles for ARMv6 unless told otherwise, which has no 64-bit atomics of its own
+                extension.extra_link_args += ["-Wl,--as-needed", "-latomic"]
             extension.libraries = ["m"]
         super().build_extensions()
 

@@ -40,7 +40,8 @@ static int cpu_has(const char *name) {
 #elif defined(__aarch64__)
   unsigned long caps = getauxval(AT_HWCAP);
   if (!strcmp(name, "neon")) return 1;
-  if (!strcmp(name, "neon_dotprod")) return (caps >> 20 & 1) != 0;
+  const unsigned long v82 = 1ul << 7 | 1ul << 8 | 1ul << 12; /* the compiler may also use CRC32, atomics and rounding multiplies of ARMv8.1 */
+  if (!strcmp(name, "neon_dotprod")) return (caps >> 20 & 1) && (caps & v82) == v82;
 #elif defined(__arm__)
   unsigned long caps = getauxval(AT_HWCAP);
   if (!strcmp(name, "neon")) return (caps >> 12 & 1) && (caps >> 16 & 1); /* NEON and VFPv4 */
