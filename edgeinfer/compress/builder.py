@@ -68,7 +68,7 @@ class Builder:
         self._names: set[str] = set()
         self._tensors: set[str] = {*draft.weights, *(t.name for t in draft.inputs)}
         self._node: RawNode | None = None
-        self._producers: dict[str, Node] = {}
+        self._derived: dict[str, Node] = {}  # tensor that follows from constants alone -> what computes it
 
     def poison(self, names: Iterable[str]) -> None:
         """Tensors that cannot be had (noted as problems elsewhere): nodes behind them are skipped over."""
@@ -78,13 +78,10 @@ class Builder:
 
     def constant(self, name: str) -> np.ndarray | None:
         """The value of a constant tensor, else ``None``. Nodes between stored constants and the tensor are computed now and go."""
-        node = self._producers.get(name)
+        node = self._derived.get(name)
         if name in self.draft.weights or node is None:
             return self.draft.weights.get(name)
-        values = [self.constant(i) if i else None for i in node.inputs]
-        if any(v is None for i, v in zip(node.inputs, values, strict=True) if i):
-            return None
-        results = OPERATORS[node.op]().run(node, values)
+        results = OPERATORS[node.op]().run(node, [self.constant(i) if i else None for i in node.inputs])
         self.draft.weights.update((o, np.asarray(r, order="C")) for o, r in zip(node.outputs, results, strict=False) if o)
         self.draft.nodes = [n for n in self.draft.nodes if n is not node]
         return self.draft.weights[name]
@@ -136,7 +133,8 @@ class Builder:
         node = Node(op, name, tuple(trimmed), outs, attrs or {})
         self.shapes.add(node)
         self._tensors.update(o for o in outs if o)
-        self._producers.update((o, node) for o in outs if o)
+        if all(i in self.draft.weights or i in self._derived for i in node.inputs if i):
+            self._derived.update((o, node) for o in outs if o)
         self.draft.nodes.append(node)
         return outs[0]
 

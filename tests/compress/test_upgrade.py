@@ -384,6 +384,11 @@ def test_weights_made_by_nodes_from_constants(opset: int) -> None:
     assert sum(a.size for a in kept.values()) < 2 * 96 * 800  # nothing stored that is only on the way
 
 
+def test_asking_for_constants_takes_no_longer_in_deep_networks() -> None:
+    doubles = [node("Add", f"x{n} x{n}", f"x{n + 1}") for n in range(200)]  # 2^200 ways back to the input
+    imported(model([*doubles, node("MatMul", "x200 x200", "y")], [("x0", [4, 4])], ["y"]))
+
+
 def test_weights_that_depend_on_inputs_are_refused() -> None:
     nodes = [node("Shape", "x", "s"), node("ConstantOfShape", "s", "w"), node("Conv", "x w", "y", "c1")]
     with pytest.raises(UnsupportedModelError, match="weights that are not constant"):
