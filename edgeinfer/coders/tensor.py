@@ -21,7 +21,7 @@ class Quantizer(Protocol):
 
     def options(self) -> dict[str, Any]: ...
 
-    def quantize(self, weights: np.ndarray) -> Any: ...
+    def quantize_balanced(self, weights: np.ndarray, taps: int) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ def encode_tensor(
         raise UsageError(f"tensor {name!r}: cannot code shape {weights.shape} as {rows} rows")
     matrix = np.ascontiguousarray(weights, np.float32).reshape(rows, -1)
     try:
-        quantized = quantizer.quantize(matrix)
+        taps = math.prod(weights.shape[1:-1]) if weights.ndim > 2 else 1
+        quantized = quantizer.quantize_balanced(matrix, taps)
         layout = TileLayout.of(rows, matrix.shape[1], groups, k_chunk)
         parts: dict[str, np.ndarray] = {}
         if quantized.values is not None:

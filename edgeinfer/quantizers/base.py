@@ -71,6 +71,12 @@ class Quantizer:
         """Quantize a float32 (rows, k) matrix. Raises UsageError where it holds infinities or NaN."""
         raise NotImplementedError
 
+    def quantize_balanced(self, weights: np.ndarray, taps: int = 1) -> Quantized:
+        """:meth:`quantize`, then errors that cancel within rows (:mod:`edgeinfer.quantizers.balance`); k is ordered [taps][channels]."""
+        from .balance import balance
+
+        return balance(weights, self.quantize(weights), taps)
+
 
 QUANTIZERS: Registry[Quantizer] = Registry("quantizer")
 

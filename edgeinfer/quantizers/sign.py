@@ -74,6 +74,11 @@ class Sign(Quantizer):
         if self.error_bound is not None and self.row_scale:
             raise UsageError("error_bound: a bound for all weights of a tensor goes without row scales")
 
+    def quantize_balanced(self, weights: np.ndarray, taps: int = 1) -> Quantized:
+        if self.error_bound is not None:
+            return self.quantize(weights)  # a weight moved to its second nearest value could pass the bound
+        return super().quantize_balanced(weights, taps)
+
     def quantize(self, weights: np.ndarray) -> Quantized:
         scale = row_scales(weights, self.error_bound is None and self.row_scale is not False)
         found = histogram(weights, scale)
