@@ -2,7 +2,7 @@
 
     python tests/device/smoke.py [--best VARIANT] [--digits N]
 
-``--best`` is the kernel variant that must be chosen; without it, on ARM, what the kernel of the operating system says about the CPU decides.
+``--best`` is the kernel variant that must be chosen; without it, on ARM, what Linux says about the CPU decides.
 Prints one line per check that passed and ends with ``N passed``; the first failed check ends the run with exit code 1; an illegal
 instruction ends it with a signal, which is what this looks for.
 """
