@@ -23,7 +23,7 @@ MOST_BUCKETS = 128
 
 def _cells(points: np.ndarray, width: float, buckets: int) -> np.ndarray:
     """sign + 2 * bucket of each point"""
-    bucket = np.minimum(np.abs(points) / width, buckets - 1).astype(np.int64)
+    bucket = np.minimum(np.abs(points) / width, buckets - 1).astype(np.intp)
     return 2 * bucket + (points >= 0)
 
 
