@@ -1,8 +1,10 @@
 """Errors of a row that cancel: after every weight went to its nearest value, a few go to the second nearest so that the errors of each
 output row, and of each input channel within it, sum to nearly nothing.
 
-Inputs of a layer are mostly of one sign (they left a Relu), so what the errors of a row add up to shifts the whole output channel, while errors that cancel
-only add a little noise. The idea needs no samples: SQuant (Guo et al., ICLR 2022) derives it from a diagonal-plus-constant Hessian. Here the
+Inputs of a layer are mostly of one sign (they left a Relu), so what the errors of a row add up to shifts the whole output channel,
+while errors that cancel
+only add a little noise. The idea needs no samples: SQuant (Guo et al., ICLR 2022) derives it from a diagonal-plus-constant
+Hessian. Here the
 weights whose move costs the least squared error move first, which works for any table of values.
 """
 
@@ -51,7 +53,8 @@ def balance(weights: np.ndarray, quantized: Quantized, taps: int = 1) -> Quantiz
 
 
 def _cancel(at: np.ndarray, error: np.ndarray, levels: np.ndarray, gaps: np.ndarray) -> None:
-    """Move levels ``at`` (rows, n) by one step, cheapest first, until the sum of ``error`` of each row is within half a step of zero. In place."""
+    """Move levels ``at`` (rows, n) by one step, cheapest first, until the sum of ``error`` of each row is within half a step of
+    zero. In place."""
     total = error.sum(axis=1, keepdims=True)
     up = total > 0
     # the step that a move in the wanted direction takes; infinite at the ends of the table

@@ -65,6 +65,12 @@ def _squared_error(points: np.ndarray, counts: np.ndarray, centroids: np.ndarray
     return float(counts @ (points - centroids[cell]) ** 2)
 
 
+def least_error(points: np.ndarray, counts: np.ndarray, wanted: int, start: str = "best") -> np.ndarray:
+    """At most ``wanted`` centroids (sorted) of weighted sorted points: the best that Lloyd's algorithm finds from the named starts."""
+    settled = [lloyd(points, counts, first) for first in _starts(points, counts, wanted, start)]
+    return min(settled, key=lambda centroids: _squared_error(points, counts, centroids))
+
+
 def _distinct(weights: np.ndarray, most: int) -> np.ndarray | None:
     """Sorted distinct values of a matrix if there are at most ``most``, else ``None``."""
     flat = weights.ravel()
@@ -118,8 +124,7 @@ class KMeans(Quantizer):
         if wanted == 0:
             table = np.zeros(1)
         else:
-            settled = [lloyd(points, counts, start) for start in _starts(points, counts, wanted, self.start)]
-            table = min(settled, key=lambda centroids: _squared_error(points, counts, centroids))
+            table = least_error(points, counts, wanted, self.start)
         if found.pruned:
             table = np.append(table, 0.0)
         table = table.astype(np.float32)
