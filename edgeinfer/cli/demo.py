@@ -20,7 +20,7 @@ EXAMPLE = """  edgeinfer demo
   edgeinfer demo --memory-limit 44MiB --json"""
 
 #: what `edgeinfer compress` is told for the digits.edge that ships, and here
-OPTIONS: dict[str, Any] = {"quantizer": "sign", "bits": 4}
+OPTIONS: dict[str, Any] = {"quantizer": "sign", "bits": 5}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
