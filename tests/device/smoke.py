@@ -139,7 +139,8 @@ def command_line() -> None:
     # away from the current folder, which may hold a source tree that was never built
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER)
     check(done.returncode == 0 and "peak" in done.stdout, "edgeinfer plan")
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER, env={**os.environ, "EDGEINFER_KERNELS": "abacus"})
+    forced = {**os.environ, "EDGEINFER_KERNELS": "abacus"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER, env=forced)
     check(
         done.returncode == ei.KernelError.exit_code and "abacus" in done.stderr and "Traceback" not in done.stderr,
         f"EDGEINFER_KERNELS=abacus edgeinfer plan: exit code {done.returncode}",
