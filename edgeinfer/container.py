@@ -463,6 +463,7 @@ class Writer:
         self.entries: dict[str, Entry] = {}
         self._temporary = f"{self.path}.{os.getpid()}.partial"
         self._file: Any = None
+        self._begun = False  # the temporary file may exist
 
     def __enter__(self) -> Writer:
         import hashlib
@@ -470,10 +471,12 @@ class Writer:
         self._digest = hashlib.sha256()
         self._at = 0
         try:
-            self._file = open(self._temporary, "wb")
-        except OSError as error:
-            raise _fail(self.path, f"cannot be written: {error.strerror}") from None
-        try:
+            # said before it is so: a signal may strike as soon as the file is there
+            self._begun = True
+            try:
+                self._file = open(self._temporary, "wb")
+            except OSError as error:
+                raise _fail(self.path, f"cannot be written: {error.strerror}") from None
             head = PREAMBLE.pack(MAGIC, VERSION, 0)[:-4]
             self._write(head + struct.pack("<I", crc32c(head)))
         except BaseException:
@@ -492,13 +495,16 @@ class Writer:
             raise
 
     def _remove(self) -> None:
+        if not self._begun:
+            return
         if self._file is not None:
             # closing flushes, which may fail for the reason that brought us here (a full disk)
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
-            with contextlib.suppress(OSError):
-                os.unlink(self._temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(self._temporary)
+        self._begun = False
 
     def _write(self, content: Any) -> None:
         try:

@@ -164,6 +164,7 @@ static void pack_pixel(const piece *pieces, int count, const pixel *p, const flo
     if (e->row < p->row0 || e->row >= p->row1) a = b = 0;
     if (a < 0) a = 0;
     if (b > e->len) b = e->len;
+    if (b < 0) b = 0; /* a piece that begins beyond the image's edge */
     if (a > b) a = b;
     for (int32_t j = 0; j < a; j++) to[j] = 0.0f;
     copy_few(to + a, x + e->off + a, b - a);
