@@ -89,13 +89,12 @@ class WeightStore:
         if self.mapping is not None:
             return self.mapping.view(self.offsets[name], tuple(entry.shape), entry.dtype)
         with Reader(self.path) as reader:
-            raw = reader.read(reader.entries[name])
-        return np.frombuffer(raw, dtype=entry.dtype, count=int(np.prod(entry.shape, dtype=np.int64))).reshape(entry.shape).copy()
+            return reader.plain(name)
 
     @property
     def fp32_bytes(self) -> int:
         """Bytes that all floating point tensors take as fp32."""
-        return sum(4 * int(np.prod(e.shape, dtype=np.int64)) for e in self.entries.values() if e.dtype == "float32")
+        return sum(4 * e.weights for e in self.entries.values() if e.dtype == "float32")
 
 
 _open: weakref.WeakValueDictionary[tuple, WeightStore] = weakref.WeakValueDictionary()

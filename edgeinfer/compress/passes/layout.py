@@ -76,7 +76,7 @@ class _Walk:
         for node in draft.nodes:
             for name in node.inputs:
                 self.readers.setdefault(name, []).append(node)
-        self.handlers: dict[str, Callable[[Node], bool]] = {
+        self.rules: dict[str, Callable[[Node], bool]] = {
             "Transpose": self._transpose,
             "Concat": self._concat,
             "Split": self._split,
@@ -96,10 +96,10 @@ class _Walk:
     def run(self) -> None:
         nodes = self.draft.nodes
         for node in nodes:
-            handler = self.handlers.get(node.op)
-            if handler is None and node.op.startswith("Reduce"):
-                handler = self._reduce
-            if handler is None or not handler(node):
+            rule = self.rules.get(node.op)
+            if rule is None and node.op.startswith("Reduce"):
+                rule = self._reduce
+            if rule is None or not rule(node):
                 self.emit(Node(node.op, node.name, tuple(self.plain(name) for name in node.inputs), node.outputs, node.attrs))
         for public, tensor in self.draft.outputs.items():
             self.draft.outputs[public] = self.plain(tensor)
