@@ -182,16 +182,21 @@ class ChannelNormalization(NativeOp):
         return None if scaled is None or shifted is None else [normed, scaled, shifted]
 
 
+def _along_axis(node: Node, specs: Sequence[TensorSpec | None]) -> list[TensorSpec]:
+    """The output of an operator that works along ``axis`` (-1) and keeps type and shape."""
+    x = need(node, specs, 0, "input")
+    axis_of(node, int(node.attrs.get("axis", -1)), len(x.shape))
+    return outputs(node, (x.dtype, extents(x)))
+
+
 @OPERATORS.register("LpNormalization")
 class LpNormalization(Op):
     """X divided by its sum of magnitudes (``p`` 1) or Euclidean length (``p`` 2) along ``axis`` (-1); nothing divided by 0 is 0."""
 
     def infer(self, node: Node, specs: Sequence[TensorSpec | None], values: Sequence[np.ndarray | None]) -> list[TensorSpec]:
-        x = need(node, specs, 0, "input")
-        axis_of(node, int(node.attrs.get("axis", -1)), len(x.shape))
         if node.attrs.get("p", 2) not in (1, 2):
             raise wrong(node, "p of 1 or 2", node.attrs["p"])
-        return outputs(node, (x.dtype, extents(x)))
+        return _along_axis(node, specs)
 
     def run(self, node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         x = need(node, inputs, 0, "input")
@@ -204,9 +209,7 @@ class Hardmax(Op):
     """1 at the first largest element along ``axis`` (-1), 0 elsewhere."""
 
     def infer(self, node: Node, specs: Sequence[TensorSpec | None], values: Sequence[np.ndarray | None]) -> list[TensorSpec]:
-        x = need(node, specs, 0, "input")
-        axis_of(node, int(node.attrs.get("axis", -1)), len(x.shape))
-        return outputs(node, (x.dtype, extents(x)))
+        return _along_axis(node, specs)
 
     def run(self, node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         x = need(node, inputs, 0, "input")
@@ -222,9 +225,7 @@ class Softmax(NativeOp):
     """exp(X) / sum of exp(X) along ``axis`` (-1), or its logarithm."""
 
     def infer(self, node: Node, specs: Sequence[TensorSpec | None], values: Sequence[np.ndarray | None]) -> list[TensorSpec]:
-        x = need(node, specs, 0, "input")
-        axis_of(node, int(node.attrs.get("axis", -1)), len(x.shape))
-        return outputs(node, (x.dtype, extents(x)))
+        return _along_axis(node, specs)
 
     def run(self, node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         x = need(node, inputs, 0, "input")
