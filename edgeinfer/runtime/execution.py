@@ -138,7 +138,8 @@ class Execution:
         if self.scratch_bytes:
             self.program.set_scratch(memory.address + self._scratch_offset, self.scratch_bytes)
 
-    def _view(self, name: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def tensor(self, name: str, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The values of a tensor of the lowered graph, as a view of where they lie; valid while its buffer lives."""
         spec = self.lowered.specs[name]
         if name in self.lowered.known:
             return self.lowered.known[name]
@@ -160,12 +161,28 @@ class Execution:
 
         ``on_layer(name, seconds, bytes)`` is called after every node with the bytes it wrote. Raises Stopped, KernelError.
         """
+        self.begin(inputs)
+        self.advance(inputs, 0, len(self._ranges), on_layer)
+        for name, array in outputs.items():
+            array[...] = self.tensor(name, inputs)
+
+    def begin(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Point the program at contiguous ``inputs``; they must stay where they are until the last action that reads them."""
         for name, array in inputs.items():
             self.program.set_slot(self._slots[name], int(array.__array_interface__["data"][0]), array.nbytes)
-        each = on_layer is not None or self.profiling
         self.seconds = []
-        index, count = 0, len(self._ranges)
-        while index < count:
+
+    def advance(
+        self,
+        inputs: Mapping[str, np.ndarray],
+        first: int,
+        last: int,
+        on_layer: Callable[[str, float, int], None] | None = None,
+    ) -> None:
+        """Run the actions ``first .. last - 1`` after :meth:`begin`. Raises Stopped, KernelError."""
+        each = on_layer is not None or self.profiling
+        index = first
+        while index < last:
             began = time.perf_counter() if each else 0.0
             steps = self._ranges[index]
             action = self.lowered.actions[index]
@@ -173,23 +190,21 @@ class Execution:
                 self._run_numpy(action, inputs)
                 index += 1
             else:
-                first, end = steps
+                start, end = steps
                 index += 1
-                while not each and index < count:
+                while not each and index < last:
                     following = self._ranges[index]
                     if following is None:
                         break
                     end = following[1]
                     index += 1
-                if self.program.run(first, end, self.threads) != end:
+                if self.program.run(start, end, self.threads) != end:
                     raise Stopped
             if each:
                 seconds = time.perf_counter() - began
                 self.seconds.append(seconds)
                 if on_layer is not None:
                     on_layer(action.node.name, seconds, sum(nbytes(self.lowered.specs[n]) for n in action.node.outputs if n))
-        for name, array in outputs.items():
-            array[...] = self._view(name, inputs)
 
     def _run_numpy(self, action: Action, inputs: Mapping[str, np.ndarray]) -> None:
         node = action.node
@@ -201,10 +216,10 @@ class Execution:
                 tensor = self.store.coded[name]
                 arrays.append(tensor.decode(self.program.kernels).reshape(self.lowered.specs[name].shape))
             else:
-                arrays.append(self._view(name, inputs))
+                arrays.append(self.tensor(name, inputs))
         for name, result in zip(node.outputs, OPERATORS[node.op]().run(node, arrays), strict=False):
             if name and name in self.lowered.places:
-                self._view(name, inputs)[...] = result
+                self.tensor(name, inputs)[...] = result
 
     def profile(self) -> list[tuple[str, str, float]]:
         """(node, operator, seconds) of the last run made with ``profiling`` on."""

@@ -57,6 +57,7 @@ class Lowered:
         actions: in order.
         places: tensor -> Place.
         roots: buffers that need memory in the arena, with their bytes; ``lives``: buffer -> (first, last) action.
+        inputs: names of the graph's inputs, which lie where the caller has them.
         transient: the largest amount of memory that a NumPy form takes outside the arena.
     """
 
@@ -68,6 +69,7 @@ class Lowered:
         self.places: dict[str, Place] = {}
         self.roots: dict[str, int] = {}
         self.lives: dict[str, tuple[int, int]] = {}
+        self.inputs: frozenset[str] = frozenset()
         self.transient = 0
 
 
@@ -130,6 +132,7 @@ def lower(
     """
     out = Lowered()
     out.specs.update(bind(graph, symbols))
+    out.inputs = frozenset(spec.name for spec in graph.inputs)
     for name, constant in constants.items():
         out.specs[name] = constant.spec
     read: dict[str, np.ndarray] = {}
@@ -184,6 +187,29 @@ def lower(
     _places(graph, out, constants, parents, parts)
     _lives(graph, out)
     return out
+
+
+def boundaries(lowered: Lowered) -> dict[str, int]:
+    """Tensors through which everything passes: name -> number of actions after which only that tensor is alive.
+
+    Between those actions and the rest nothing else is remembered, so rows may leave there and fewer rows go on. Only dense float32 tensors
+    that own their buffer count. Pure.
+    """
+    inputs_until = -1
+    for index, action in enumerate(lowered.actions):
+        names = [n for step in action.steps or () for n in step.tensors.values()]
+        if action.steps is None:
+            names = [*action.node.inputs, *action.node.outputs]
+        if any(n in lowered.places and lowered.places[n].root in lowered.inputs for n in names):
+            inputs_until = index
+    found: dict[str, int] = {}
+    for index in range(max(inputs_until, 0), len(lowered.actions) - 1):
+        alive = [root for root, (first, last) in lowered.lives.items() if first <= index < last]
+        if len(alive) == 1 and alive[0] in lowered.specs:
+            spec = lowered.specs[alive[0]]
+            if spec.dtype == "float32" and nbytes(spec) == lowered.roots[alive[0]]:
+                found.setdefault(alive[0], index + 1)
+    return found
 
 
 def _parts(graph: Graph, out: Lowered, parents: dict[str, str], concats: list[tuple[Node, Action]]) -> dict[str, tuple[str, int]]:
