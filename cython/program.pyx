@@ -20,6 +20,7 @@ cdef extern from *:
     typedef struct { const char *kind; const char *const *tensors, *const *ints, *const *floats; } ei_names;
     static const ei_names ei_step_names[] = {EI_STEP_KINDS(EI_NAMES)};
     static const char *const ei_activation_names[] = {EI_ACTIVATIONS(EI_NAME) 0};
+    static const char *const ei_algorithm_names[] = {EI_ALGORITHMS(EI_NAME) 0};
     static const char *const ei_operation_names[] = {EI_OPERATIONS(EI_NAME) 0};
     #define EI_FITS(N, n)                                                                               \
       _Static_assert(sizeof(ei_##n##_tensors) <= EI_MAX_TENSORS * sizeof(void *), #n ": tensors");      \
@@ -60,6 +61,7 @@ cdef extern from *:
     const ei_names *ei_step_names
     const void *ei_activation_names
     const void *ei_operation_names
+    const void *ei_algorithm_names
     const ei_kernels *ei_find_kernels(const char *name)
     const void *ei_available_kernels()
     const char *ei_text(const void *names, int at)
@@ -89,6 +91,8 @@ STEP_FIELDS = all_steps()
 ACTIVATIONS = {name.lower(): code for code, name in enumerate(texts(ei_activation_names))}
 #: name of an arithmetic operation -> its code
 OPERATIONS = {name.lower(): code for code, name in enumerate(texts(ei_operation_names))}
+#: name of an algorithm of convolutions -> its code
+ALGORITHMS = {name.lower(): code for code, name in enumerate(texts(ei_algorithm_names))}
 
 #: roles that a step may go without
 OPTIONAL = {
@@ -112,6 +116,33 @@ cdef list KINDS = list(STEP_FIELDS)
 def available_kernels():
     """Names of the kernel variants that this build has and this CPU can run, best first."""
     return list(texts(ei_available_kernels()))
+
+
+def fields(str kind, dict tensors, dict ints, dict floats, weights):
+    """Raise ValueError where a step of this kind has no such tensor, integer, float or weights, or lacks weights."""
+    if kind not in STEP_FIELDS:
+        raise ValueError(f"unknown kind of step {kind!r}")
+    roles, int_names, float_names = STEP_FIELDS[kind]
+    for what, given, known in (("tensor", tensors, roles), ("integer", ints, int_names), ("float", floats, float_names)):
+        for name in given:
+            if name not in known:
+                raise ValueError(f"{kind} has no {what} {name!r}; it has: {', '.join(known) or 'none'}")
+    if (weights is not None) != (kind in WEIGHTED):
+        raise ValueError(f"{kind} {'needs' if weights is None else 'takes no'} coded weights")
+
+
+cdef int fill(ei_step *step, str kind, dict ints, dict floats, weights) except -1:
+    """What a step is apart from its tensors; ``weights`` must outlive it."""
+    cdef int n
+    memset(step, 0, sizeof(ei_step))
+    step.kind = KINDS.index(kind)
+    for n, name in enumerate(STEP_FIELDS[kind][1]):
+        step.i[n] = ints.get(name, 0)
+    for n, name in enumerate(STEP_FIELDS[kind][2]):
+        step.f[n] = floats.get(name, 0.0)
+    if weights is not None:
+        step.w = <const ei_weights *><uintptr_t>weights.address
+    return 0
 
 
 cdef class Program:
@@ -183,26 +214,18 @@ cdef class Program:
 
         Integers and floats that are not given are 0. Raises ValueError naming what is unknown or missing.
         """
-        if kind not in STEP_FIELDS:
-            raise ValueError(f"unknown kind of step {kind!r}")
-        roles, int_names, float_names = STEP_FIELDS[kind]
-        for what, given, known in (("tensor", tensors, roles), ("integer", ints, int_names), ("float", floats, float_names)):
-            for name in given:
-                if name not in known:
-                    raise ValueError(f"{kind} has no {what} {name!r}; it has: {', '.join(known) or 'none'}")
+        fields(kind, tensors, ints, floats, weights)
+        roles = STEP_FIELDS[kind][0]
         for role in roles:
             if role not in tensors and role not in OPTIONAL.get(kind, ()):
                 raise ValueError(f"{kind} needs a tensor {role!r}")
-        if (weights is not None) != (kind in WEIGHTED):
-            raise ValueError(f"{kind} {'needs' if weights is None else 'takes no'} coded weights")
         if self.count == self.room:
             self.grow()
         cdef ei_step *step = self.steps + self.count
         cdef int32_t *slots = self.slots + self.count * EI_MAX_TENSORS
         cdef int64_t *offsets = self.offsets + self.count * EI_MAX_TENSORS
         cdef int n
-        memset(step, 0, sizeof(ei_step))
-        step.kind = KINDS.index(kind)
+        fill(step, kind, ints, floats, weights)
         for n in range(EI_MAX_TENSORS):
             slots[n] = -1
             offsets[n] = 0
@@ -213,12 +236,7 @@ cdef class Program:
                     raise ValueError(f"{kind}: tensor {role!r} has a negative slot or offset")
                 slots[n] = slot
                 offsets[n] = offset
-        for n, name in enumerate(int_names):
-            step.i[n] = ints.get(name, 0)
-        for n, name in enumerate(float_names):
-            step.f[n] = floats.get(name, 0.0)
         if weights is not None:
-            step.w = <const ei_weights *><uintptr_t>weights.address
             self.keep.append(weights)
         self.times[self.count] = 0
         cdef size_t scratch = ei_scratch_of(self.table, step)
@@ -231,6 +249,13 @@ cdef class Program:
     def scratch_bytes(self):
         """Bytes of scratch that every thread needs, a multiple of 64."""
         return (self.needed + 63) // 64 * 64 if self.needed else 64
+
+    def scratch_of(self, str kind, dict ints, weights=None):
+        """Bytes of scratch that one thread would need for such a step. Raises ValueError naming what is unknown."""
+        cdef ei_step step
+        fields(kind, {}, ints, {}, weights)
+        fill(&step, kind, ints, {}, weights)
+        return ei_scratch_of(self.table, &step)
 
     def units(self, int64_t index):
         """Pieces of work that a step splits into."""

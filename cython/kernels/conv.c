@@ -190,7 +190,9 @@ int EI_FN(ei_conv)(const ei_step *step, ei_share *share, void *scratch) {
   const ei_conv_tensors *t = (const ei_conv_tensors *)step->t;
   const ei_conv_floats *fl = (const ei_conv_floats *)step->f;
   const ei_weights *w = step->w;
-  if (!w || i->groups < 1 || i->groups != w->groups || w->k != i->kh * i->kw * (i->in_c / i->groups) || w->rows != i->out_c) return EI_BAD_STEP;
+  if (!w || i->groups < 1 || i->groups != w->groups || w->k != i->kh * i->kw * (i->in_c / i->groups) || w->rows != i->out_c ||
+      i->algorithm != EI_DIRECT)
+    return EI_BAD_STEP;
   const form f = form_of(step);
   space s;
   lay_out(&f, &s, scratch);

@@ -20,13 +20,14 @@
 #define EI_DIMS(F, p) F(p##0) F(p##1) F(p##2) F(p##3) F(p##4) F(p##5)
 
 /* y = act((sum over taps and channels of x * w) * row_scale + bias + residual).  A matrix product is a convolution of one tap
- * over rows: images = rows, all heights and widths 1.  rows of w = out_c, k of w = kh * kw * in_c / groups ordered [kh][kw][c]. */
+ * over rows: images = rows, all heights and widths 1.  rows of w = out_c, k of w = kh * kw * in_c / groups ordered [kh][kw][c].
+ * algorithm: see EI_ALGORITHMS; each has an order of additions of its own. */
 #define EI_CONV_TENSORS(F) F(x) F(y) F(bias) F(residual)
 #define EI_CONV_INTS(F) F(images) F(in_h) F(in_w) F(in_c) F(x_ld) F(out_h) F(out_w) F(out_c) F(y_ld) F(residual_ld) \
-  F(kh) F(kw) F(stride_h) F(stride_w) F(dilation_h) F(dilation_w) F(pad_top) F(pad_left) F(groups) F(activation)
+  F(kh) F(kw) F(stride_h) F(stride_w) F(dilation_h) F(dilation_w) F(pad_top) F(pad_left) F(groups) F(activation) F(algorithm)
 #define EI_CONV_FLOATS(F) F(act_a) F(act_b)
 
-/* depthwise: groups = in_c = out_c = rows of w, k of w = kh * kw; fields as conv */
+/* depthwise: groups = in_c = out_c = rows of w, k of w = kh * kw; fields as conv, algorithm 0 */
 #define EI_DEPTHWISE_TENSORS(F) EI_CONV_TENSORS(F)
 #define EI_DEPTHWISE_INTS(F) EI_CONV_INTS(F)
 #define EI_DEPTHWISE_FLOATS(F) EI_CONV_FLOATS(F)
@@ -137,6 +138,8 @@
   A(NONE) A(RELU) A(LEAKY_RELU) /* a: slope */ A(CLIP) /* a: min, b: max */ A(SIGMOID) A(TANH) A(HARD_SIGMOID) /* a x + b in 0..1 */ \
   A(HARD_SWISH) A(GELU) A(GELU_TANH) A(ERF) A(EXP) A(LOG) A(SQRT) A(NEG) A(ABS) A(RECIPROCAL) A(FLOOR) A(CEIL) A(ROUND) \
   A(SOFTPLUS) A(ELU) /* a: alpha */ A(SILU) A(SIN) A(COS)
+/* algorithms of a convolution.  WINOGRAD_m_r: filters of r x r taps, m x m outputs at a time; stride and dilation 1 (winograd.c) */
+#define EI_ALGORITHMS(A) A(DIRECT)
 #define EI_OPERATIONS(A) A(ADD) A(SUB) A(MUL) A(DIV) A(POW) A(MIN) A(MAX)
 
 #define EI_ENUM_KIND(N, n) EI_STEP_##N,
@@ -145,6 +148,9 @@ enum ei_step_kind { EI_STEP_KINDS(EI_ENUM_KIND) EI_STEP_COUNT };
 enum ei_activation { EI_ACTIVATIONS(EI_ENUM_ACT) EI_ACT_COUNT };
 #define EI_ENUM_OP(N) EI_OP_##N,
 enum ei_operation { EI_OPERATIONS(EI_ENUM_OP) EI_OP_COUNT };
+
+#define EI_ENUM_ALGORITHM(N) EI_##N,
+enum ei_algorithm { EI_ALGORITHMS(EI_ENUM_ALGORITHM) EI_ALGORITHM_COUNT };
 
 #define EI_INT_FIELD(n) int64_t n;
 #define EI_FLOAT_FIELD(n) float n;

@@ -27,6 +27,7 @@ COMMANDS = {
     "plan": "plan a run under a memory limit; print segments, regions and the predicted peak",
     "run": "run a model on a .npy, .npz or image file",
     "bench": "measure latency, memory and faults on this device, alone or against a peer",
+    "tune": "measure this device for the planner",
     "ops": "list operators, quantizers, coders and kernel variants",
     "doctor": "say what this device is and what that means for the configuration",
     "demo": "compress and run the small model that ships, under a 48 MiB ceiling",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from .raw import Raw
 class Quantizer(Protocol):
     """What is needed of a quantizer (``edgeinfer.quantizers.base``)."""
 
-    name: str
+    name: ClassVar[str]
 
     def options(self) -> dict[str, Any]: ...
 

@@ -12,9 +12,20 @@ from typing import NamedTuple
 import numpy as np
 
 from ..graph import Node, TensorSpec
+from ..kernels.program import ALGORITHMS
 from .activations import activate, activation_floats, activation_ints, native_activation
 from .base import OPERATORS, Alias, Lowering, Step
 from .checks import FLOAT, NativeOp, extents, ints, named, need, optional, outputs, wrong
+
+#: algorithms of the minimal filtering family: name -> outputs and taps of one axis of a tile (winograd.c)
+WINOGRAD = {"winograd_2_3": (2, 3), "winograd_4_3": (4, 3), "winograd_2_5": (2, 5)}
+
+
+def algorithms(step: Step) -> tuple[str, ...]:
+    """Algorithms that can do a ``conv`` step, ``direct`` first; each gives the same bits for any batch, but not those of another one."""
+    i = step.ints
+    fits = i["kh"] == i["kw"] and i["stride_h"] == i["stride_w"] == i["dilation_h"] == i["dilation_w"] == 1
+    return ("direct", *(name for name, (_, taps) in WINOGRAD.items() if fits and taps == i["kh"] and name in ALGORITHMS))
 
 
 class Window(NamedTuple):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..kernels.program import STEP_FIELDS, Program
-from ..ops import OPERATORS
+from ..kernels.program import ALGORITHMS, STEP_FIELDS, Program
+from ..ops import OPERATORS, Step
 from ..ops.checks import extents
-from . import arena
+from . import arena, profile
 from .layout import Interval, align, place
 from .lowering import Action, Lowered, Place, lower, nbytes
 from .weights import WeightStore
@@ -43,14 +43,18 @@ class Execution:
         symbols: value of every symbolic dimension.
         kernels: name of the kernel variant.
         threads: threads that run a step.
+        scratch_limit: most bytes of scratch per thread of any algorithm but direct; 0 makes every convolution direct.
 
     Attributes:
         regions: the arena's layout; ``arena_bytes`` its size; ``literal_bytes``: small arrays that the program refers to;
         ``transient``: the largest
-        temporary memory of an operator in NumPy form.
+        temporary memory of an operator in NumPy form; ``seconds_expected``: of one run on one thread, by action;
+        ``choices``: node -> the algorithm of its convolution, and why.
     """
 
-    def __init__(self, store: WeightStore, symbols: Mapping[str, int], kernels: str, threads: int) -> None:
+    def __init__(
+        self, store: WeightStore, symbols: Mapping[str, int], kernels: str, threads: int, scratch_limit: int | None = None
+    ) -> None:
         self.store = store
         self.graph = store.graph
         self.threads = threads
@@ -64,6 +68,10 @@ class Execution:
         self._slots = {spec.name: FIRST_INPUT + i for i, spec in enumerate(self.graph.inputs)}
         self._literals, self._literal_offset = self._pack_literals()
         self.program = Program(kernels)
+        self.choices: dict[str, profile.Choice] = {}
+        self._rates = profile.profile_of(kernels)
+        self._scratch_limit = scratch_limit
+        self.seconds_expected: list[float] = []
         #: per action: (first step, end step), or None for a NumPy form
         self._ranges: list[tuple[int, int] | None] = []
         for action in low.actions:
@@ -105,11 +113,35 @@ class Execution:
             return LITERALS, self._literal_offset[at.root] + extra
         return WEIGHTS, self.store.offsets[at.root] + extra
 
+    def _choose(self, node: str, step: Step) -> Step:
+        """The step with the algorithm that the device's rates and the limit on scratch leave as the fastest."""
+        assert step.weights is not None
+        choice = profile.choose(step, self.store.entries[step.weights], self._rates)
+        lean = choice.seconds
+        if self._scratch_limit is not None:
+            lean = {}
+            for name, seconds in choice.seconds.items():
+                ints = {**step.ints, "algorithm": ALGORITHMS[name]}
+                if name == "direct" or self.program.scratch_of(step.kind, ints, self.store.coded[step.weights]) <= self._scratch_limit:
+                    lean[name] = seconds
+        choice = profile.Choice(min(lean, key=lambda name: lean[name]), lean)
+        if len(lean) > 1:
+            self.choices[node] = choice
+        return replace(step, ints={**step.ints, "algorithm": ALGORITHMS[choice.algorithm]})
+
     def _append(self, action: Action) -> tuple[int, int] | None:
         if action.steps is None:
+            self.seconds_expected.append(0.0)
             return None
         first = len(self.program)
+        expected = 0.0
         for step in action.steps:
+            algorithm = "direct"
+            if step.kind == "conv":
+                step = self._choose(action.node.name, step)
+                algorithm = next(name for name, code in ALGORITHMS.items() if code == step.ints["algorithm"])
+            entry = self.store.entries[step.weights] if step.weights else None
+            expected += self._rates.seconds(profile.amounts(step, entry, algorithm))
             ints = dict(step.ints)
             for role, name in step.tensors.items():
                 stride = self.lowered.places[name].row_stride
@@ -126,6 +158,7 @@ class Execution:
                 step.floats,
                 self.store.coded[step.weights] if step.weights else None,
             )
+        self.seconds_expected.append(expected)
         return first, len(self.program)
 
     def bind(self, memory: arena.Mapping) -> None:

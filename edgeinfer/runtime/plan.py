@@ -13,11 +13,11 @@ from typing import Any
 from ..errors import KernelError, PlanError, UsageError
 from ..kernels.codec import available_kernels
 from ..sizes import parse_size
-from . import profile
 from .arena import pages
 from .ceiling import footprint
 from .execution import Execution, Region
 from .lowering import nbytes
+from .profile import Choice
 from .weights import WeightStore
 
 #: resident bytes that a pool thread takes beside its scratch: stack pages it touches and the kernel's share (measured 12 to 20 KiB)
@@ -91,6 +91,7 @@ class Plan:
     predicted_ms_per_image: float
     regions: tuple[Region, ...] = field(repr=False)
     nodes: tuple[str, ...] = field(repr=False)
+    choices: tuple[tuple[str, Choice], ...] = field(repr=False, default=())
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values with the keys of ``edgeinfer plan --json``."""
@@ -110,6 +111,9 @@ class Plan:
             "residency": {"decoded": 0, "compressed": self.compressed_resident_bytes, "streamed": 0},
             "kernels": self.kernels,
             "threads": self.threads,
+            "algorithms": [
+                {"node": n, "algorithm": c.algorithm, "expected_ms": {a: s * 1e3 for a, s in c.seconds.items()}} for n, c in self.choices
+            ],
             "regions": [{"name": r.name, "offset": r.offset, "bytes": r.nbytes, "first": r.first, "last": r.last} for r in self.regions],
         }
 
@@ -140,6 +144,9 @@ class Plan:
         ]
         for region in sorted(self.regions, key=lambda r: -r.nbytes)[:12]:
             lines.append(f"  {region.offset:>12} {region.nbytes:>12} bytes  actions {region.first:>4}..{region.last:<4} {region.name}")
+        if self.choices:
+            lines += ["", "algorithms of convolutions that have several (expected per image and thread)"]
+            lines += [f"  {choice.algorithm:<14}{node}  ({choice.why})" for node, choice in self.choices]
         return "\n".join(lines)
 
 
@@ -202,9 +209,7 @@ def make_plan(
         resident = pages(store.nbytes)
         peak = floor + resident + store.owned_bytes + pages(execution.arena_bytes) + io + other
         smallest = -(-(peak + BASELINE_SPREAD) // 65536) * 65536
-        milliseconds = sum(
-            profile.seconds(step, store, variant, count) for action in execution.lowered.actions for step in action.steps or ()
-        ) * (1000.0 / size)
+        milliseconds = sum(execution.seconds_expected) * 1000.0 / size / min(count, 4)
         candidate = Plan(
             model=store.path,
             kernels=variant,
@@ -223,6 +228,7 @@ def make_plan(
             predicted_ms_per_image=milliseconds,
             regions=tuple(execution.regions),
             nodes=tuple(action.node.name for action in execution.lowered.actions),
+            choices=tuple(execution.choices.items()),
         )
         if best is None and (memory_limit is None or peak <= memory_limit):
             best = candidate, execution

@@ -1,0 +1,1 @@
+"""What is fitted to a device or to data: the device's profile."""
