@@ -30,18 +30,20 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .compress import compress as compress
+    from .runtime.ensemble import Ensemble as Ensemble
     from .runtime.plan import Plan as Plan
     from .runtime.session import InferenceSession as InferenceSession
 
 __version__ = "0.1.0"
 
-_LAZY = {"InferenceSession": "runtime.session", "Plan": "runtime.plan"}
+_LAZY = {"Ensemble": "runtime.ensemble", "InferenceSession": "runtime.session", "Plan": "runtime.plan"}
 
 __all__ = [
     "CeilingExceeded",
     "ContainerError",
     "DependencyError",
     "EdgeInferError",
+    "Ensemble",
     "InferenceSession",
     "InputError",
     "KernelError",

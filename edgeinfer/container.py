@@ -246,6 +246,7 @@ class Reader:
     Attributes:
         graph, entries (by name, in stored order), metadata: contents of the header.
         file_bytes: size of the file.
+        digest: SHA-256 of the contents as the trailer states it; names a container (:meth:`verify` checks it).
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -280,7 +281,7 @@ class Reader:
 
         end = self.file_bytes - TRAILER.size
         trailer = self._pread(end, TRAILER.size, "trailer")
-        offset, length, header_crc, self._digest, file_bytes, crc, magic = TRAILER.unpack(trailer)
+        offset, length, header_crc, self.digest, file_bytes, crc, magic = TRAILER.unpack(trailer)
         if magic != END_MAGIC:
             raise _fail(self.path, f"truncated or damaged: expected {END_MAGIC!r} at the end, found {magic!r} at {end + 72}")
         self._check_crc("trailer", crc, trailer[: -4 - len(END_MAGIC)])
@@ -393,8 +394,8 @@ class Reader:
         end = self.file_bytes - TRAILER.size
         for first in range(0, end, 1 << 20):
             digest.update(self._pread(first, min(1 << 20, end - first), "contents"))
-        if digest.digest() != self._digest:
-            raise _fail(self.path, f"expected SHA-256 {self._digest.hex()}, found {digest.hexdigest()}")
+        if digest.digest() != self.digest:
+            raise _fail(self.path, f"expected SHA-256 {self.digest.hex()}, found {digest.hexdigest()}")
 
     def close(self) -> None:
         self._file.close()

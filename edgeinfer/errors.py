@@ -34,7 +34,7 @@ class UnsupportedModelError(ModelFormatError):
 
 
 class ContainerError(EdgeInferError):
-    """An ``.edge`` file that is truncated, damaged or of an unknown version."""
+    """An ``.edge``, ensemble or caches file that is truncated, damaged, of an unknown version, or made for another container."""
 
     exit_code = 5
     http_status = 400

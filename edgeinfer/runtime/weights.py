@@ -33,6 +33,7 @@ class WeightStore:
         base_only: use the sign planes of ``sign``-quantised tensors alone.
 
     Attributes:
+        digest: SHA-256 of the container, as hexadecimal digits.
         nbytes: resident bytes that loading takes: the compressed tensors; ``owned_bytes``: decode tables built beside them.
     """
 
@@ -43,6 +44,7 @@ class WeightStore:
         with Reader(path) as reader:
             self.graph = reader.graph
             self.metadata = reader.metadata
+            self.digest = reader.digest.hex()
             self.entries: dict[str, Entry] = dict(reader.entries)
         self.constants: dict[str, Constant] = {}
         self.coded: dict[str, CodedTensor] = {}
