@@ -8,6 +8,7 @@
  * The inputs of a kernel row form one long run where they lie side by side in memory (dense x, one group, no dilation).
  */
 #include "finish.h"
+#include "gemv.h"
 #include "micro.h"
 #include "scratch.h"
 
@@ -198,6 +199,8 @@ int EI_FN(ei_conv)(const ei_step *step, ei_share *share, void *scratch) {
   lay_out(&f, &s, scratch);
   if (!f.pointwise) memset(s.zeros, 0, (size_t)f.channels * 4);
   ei_finish e = ei_finish_of(i->activation, fl->act_a, fl->act_b);
+  ei_gemv gemv;
+  const int few = f.pointwise && f.pixels <= EI_GEMV_MOST && EI_FN(ei_gemv_prepare)(&gemv, w);
 
   for (int64_t unit; (unit = ei_claim(share)) < f.blocks * f.ranges;) {
     const int64_t block = unit % f.blocks, range = unit / f.blocks;
@@ -213,7 +216,13 @@ int EI_FN(ei_conv)(const ei_step *step, ei_share *share, void *scratch) {
 
     for (int64_t chunk = 0; chunk < f.chunks; chunk++) {
       const int64_t nk = ei_chunk_k(w, chunk);
-      int status = EI_FN(ei_decode_tile)(w, block, chunk, s.decode, s.panel);
+      int status = few ? EI_FN(ei_gemv_tile)(&gemv, block, chunk, x + from * i->x_ld + chunk * w->k_chunk, i->x_ld, (int)n, s.decode, s.total, chunk == 0) : 1;
+      if (status == EI_OK) {
+        if (chunk == f.chunks - 1) ei_finish_tile(&e, s.total, (int)n, rows, y, i->y_ld, residual, i->residual_ld);
+        continue;
+      }
+      if (status < 0) return status;
+      status = EI_FN(ei_decode_tile)(w, block, chunk, s.decode, s.panel);
       if (status) return status;
       ei_runs runs, border_runs, packed_runs;
       int32_t packed_len[EI_SEGMENTS];

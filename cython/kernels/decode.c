@@ -13,18 +13,13 @@ static uint64_t fixed_offset(const ei_weights *w, int64_t block, int64_t chunk, 
   return (rows_before * (uint64_t)w->k + (uint64_t)(padded * chunk * w->k_chunk)) / 8 * bits;
 }
 
-typedef struct {
-  const uint8_t *bytes;
-  size_t n;
-} place;
-
-static place tile_place(const ei_weights *w, const ei_plane *p, int64_t block, int64_t chunk, int64_t padded) {
+ei_place EI_FN(ei_tile_place)(const ei_weights *w, const ei_plane *p, int64_t block, int64_t chunk, int64_t padded) {
   if (p->at) {
     const uint32_t *at = p->at + block * ei_chunks(w) + chunk;
-    return (place){p->bytes + at[0], at[1] - at[0]};
+    return (ei_place){p->bytes + at[0], at[1] - at[0]};
   }
   uint64_t bits = p->coder == EI_RAW_F32 ? 32 : p->coder == EI_RAW_F16 || p->coder == EI_RAW_BF16 ? 16 : (uint64_t)p->bits;
-  return (place){p->bytes + fixed_offset(w, block, chunk, padded, bits), (size_t)((uint64_t)(padded * ei_chunk_k(w, chunk)) / 8 * bits)};
+  return (ei_place){p->bytes + fixed_offset(w, block, chunk, padded, bits), (size_t)((uint64_t)(padded * ei_chunk_k(w, chunk)) / 8 * bits)};
 }
 
 /* bytes, which must be below the alphabet: vector forms look up 64 values only */
@@ -37,7 +32,7 @@ static int copy_symbols(const uint8_t *bytes, int64_t n, int alphabet, uint8_t *
   return most < alphabet ? EI_OK : EI_BAD_STREAM;
 }
 
-static int decode_symbols(const ei_plane *p, place t, int64_t k, int64_t padded, int alphabet, uint8_t *symbols) {
+int EI_FN(ei_decode_symbols)(const ei_plane *p, ei_place t, int64_t k, int64_t padded, int alphabet, uint8_t *symbols) {
   switch (p->coder) {
     case EI_RAW_U8: return copy_symbols(t.bytes, k * padded, alphabet, symbols);
     case EI_PACKED: return EI_FN(ei_decode_packed)(p, t.bytes, t.n, k, padded, symbols);
@@ -81,8 +76,8 @@ int EI_FN(ei_decode_tile)(const ei_weights *w, int64_t block, int64_t chunk, voi
   int signs = w->n_planes == 2 && !w->base_only;
   const float *table = w->n_planes == 2 && w->base_only ? w->base_table : w->table;
   int table_len = w->n_planes == 2 && w->base_only ? 2 : w->table_len;
-  place t = tile_place(w, p, block, chunk, padded), b = {NULL, 0};
-  if (signs) b = tile_place(w, p + 1, block, chunk, padded);
+  ei_place t = EI_FN(ei_tile_place)(w, p, block, chunk, padded), b = {NULL, 0};
+  if (signs) b = EI_FN(ei_tile_place)(w, p + 1, block, chunk, padded);
 
   if (w->table_len == 0) {
     expand_raw(p->coder, t.bytes, k, padded, panel);
@@ -90,10 +85,10 @@ int EI_FN(ei_decode_tile)(const ei_weights *w, int64_t block, int64_t chunk, voi
   } else if (padded == 32 && signs && p[1].coder == EI_PACKED && EI_FN(ei_unpack_panel)(table, p[1].bits, b.bytes, t.bytes, k, panel)) {
   } else {
     uint8_t *first = scratch, *second = first + EI_ROW_BLOCK * (int64_t)w->k_chunk + 128;
-    int status = decode_symbols(p, t, k, padded, w->table_len, first);
+    int status = EI_FN(ei_decode_symbols)(p, t, k, padded, w->table_len, first);
     if (status) return status;
     if (signs) {
-      status = decode_symbols(p + 1, b, k, padded, w->table_len / 2, second);
+      status = EI_FN(ei_decode_symbols)(p + 1, b, k, padded, w->table_len / 2, second);
       if (status) return status;
       for (int64_t i = 0; i < k * padded; i++) first[i] |= (uint8_t)(second[i] << 1);
     }

@@ -11,6 +11,16 @@
 typedef int ei_decode_symbols_fn(const ei_plane *plane, const uint8_t *tile, size_t tile_bytes, int64_t k, int64_t padded, uint8_t *symbols);
 ei_decode_symbols_fn EI_FN(ei_decode_packed), EI_FN(ei_decode_huffman), EI_FN(ei_decode_rans), EI_FN(ei_decode_gaps);
 
+/* the bytes of a tile in a plane */
+typedef struct {
+  const uint8_t *bytes;
+  size_t n;
+} ei_place;
+ei_place EI_FN(ei_tile_place)(const ei_weights *w, const ei_plane *p, int64_t block, int64_t chunk, int64_t padded);
+
+/* symbols of a tile by whatever its plane's coder is; arguments and result as ei_decode_symbols_fn */
+int EI_FN(ei_decode_symbols)(const ei_plane *p, ei_place t, int64_t k, int64_t padded, int alphabet, uint8_t *symbols);
+
 /* values of symbols by table: panel[k][ld], ld = EI_PANEL_LD(padded); padded rows get their symbol's value */
 void EI_FN(ei_map_symbols)(const float *table, int table_len, const uint8_t *symbols, int64_t k, int64_t padded, float *panel);
 
