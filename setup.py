@@ -74,6 +74,8 @@ class BuildKernels(build_ext):
             if "neon" in TARGET and "neon_dotprod" not in TARGET:
                 # Raspberry Pi OS compiles for ARMv6 unless told otherwise, which has no 64-bit atomics of its own
                 extension.extra_link_args += ["-Wl,--as-needed", "-latomic"]
+                # 32-bit systems run on the 64-bit kernel of a Raspberry Pi 5 too, whose pages have 16 KiB; the linker assumes 4 KiB
+                extension.extra_link_args.append("-Wl,-z,max-page-size=65536")
             extension.libraries = ["m"]
         super().build_extensions()
 
