@@ -11,13 +11,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 # The requirements of one extra, as the installed package states them.
 EXTRA = $(BIN)/python -c 'import importlib.metadata as m; print("\n".join(r.partition(";")[0] for r in m.requires("edgeinfer") if "extra ==" in r and "$(1)" in r.partition(";")[2]))'
 
-.PHONY: help demo test bench device-test clean check
+.PHONY: help demo test bench device-test device-test-short wheels clean check
 
 help:
 	@echo 'make demo   set up .venv, then compress and run the model that ships under a 48 MiB ceiling'
 	@echo 'make test   set up .venv, then lint, type check and run the whole test suite'
 	@echo 'make bench  set up .venv, then measure the model that ships against onnxruntime on this machine'
-	@echo 'make device-test  every kernel variant on emulated processors (slow; needs QEMU, see docs/how-to/test-on-devices.md)'
+	@echo 'make device-test-short  the package on emulated Raspberry Pis, about five minutes; as root on Debian'
+	@echo 'make device-test  the same at length: 32 bits, Debian 13, power cuts, pages of 16 KiB (see docs/how-to/test-on-devices.md)'
+	@echo 'make wheels  source distribution and wheels into dist/, for this machine and cross-compiled for ARM'
 	@echo 'make clean  remove .venv and everything that was built'
 	@echo
 	@echo "PYTHON=python3.12 chooses another Python. 'make check' only says whether something is missing."
@@ -36,9 +38,15 @@ test: $(VENV)/stamp-convert $(VENV)/stamp-test
 bench: $(VENV)/stamp-convert $(VENV)/stamp-bench
 	@$(BIN)/edgeinfer bench edgeinfer/demo/digits.edge --against onnxruntime:edgeinfer/demo/digits.onnx.xz
 
+# As root on Debian; otherwise they say what they skip. docs/how-to/test-on-devices.md
+device-test-short:
+	@bash tests/device/device_test.sh short
+
 device-test: $(VENV)/stamp-build
-	bash tests/device/run.sh avx512 neon neon_dotprod armv7
-	bash tests/device/old_pc.sh $(BIN)/python
+	@bash tests/device/device_test.sh long
+
+wheels:
+	@bash deploy/wheels.sh
 
 $(VENV)/stamp-venv:
 	@sh deploy/prerequisites.sh $(PYTHON)

@@ -3,10 +3,10 @@
     python deploy/check_wheel.py --architecture aarch64 [--objects BUILD_FOLDER] [--retag] WHEEL
 
 Every compiled module is for that machine, stripped, needs only the C library, is aligned for pages of 64 KiB on ARM (a Raspberry Pi 5 has
-pages of 16 KiB), and needs no newer C library than the tag says. With ``--objects``, the folder that setup.py built in: objects that run
-on every processor hold no instruction beyond the architecture's base set (modules are stripped, so their objects are looked at).
-``--retag`` gives the wheel the manylinux tag that auditwheel finds for it. The first line printed is the wheel's name; exit code 1 and a line
-per violation where there is one. Needs binutils for the architecture, auditwheel and wheel.
+pages of 16 KiB), and needs no newer C library than the tag says. With ``--objects``, the folder that setup.py built in: objects
+that run on every processor hold no instruction beyond the architecture's base set (modules are stripped, so their objects are looked at).
+``--retag`` gives the wheel the manylinux tag that auditwheel finds for it. Prints the wheel's name and, with exit code 1, a line per
+violation. Needs binutils for the architecture, auditwheel and wheel.
 """
 
 from __future__ import annotations
@@ -27,20 +27,45 @@ MACHINES = {
     "armv7l": ("ARM", "arm-linux-gnueabihf-"),
 }
 #: what every manylinux system has; a module that needs more would fail to load on a bare one
-LIBRARIES = {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-aarch64.so.1", "ld-linux-armhf.so.3", "ld-linux-x86-64.so.2", "libgcc_s.so.1"}
+LIBRARIES = {
+    "libc.so.6",
+    "libm.so.6",
+    "libpthread.so.0",
+    "ld-linux-aarch64.so.1",
+    "ld-linux-armhf.so.3",
+    "ld-linux-x86-64.so.2",
+    "libgcc_s.so.1",
+}
 #: least alignment of loaded segments, by architecture
 ALIGNMENT = {"x86_64": 4096, "aarch64": 65536, "armv7l": 65536}
 MODULE_BYTES = 2 << 20  # the largest has 0.7 MB; with debug symbols or a copy too many it has several
 
-#: Mnemonics beyond the base set: x86-64 (SSE2), ARMv8.0-A (no LSE atomics, no dot product, no fp16 arithmetic, no CRC), ARMv7-A with VFPv3-D16.
+#: Mnemonics beyond the base set: x86-64 with SSE2; ARMv8.0-A (no LSE atomics, no dot product, no fp16 arithmetic, no CRC); ARMv7-A with
+#: VFPv3-D16 (no division, no fused multiply-add, no NEON dot product).
 BEYOND = {
     "x86_64": re.compile(
-        r"^(v[a-z]\w+|pshufb|p(max|min)[su][bwd]\b(?<!pmaxsw)(?<!pminsw)(?<!pmaxub)(?<!pminub)|pmull[d]|pmov[sz]x\w+|pblend\w*|blendv?p[sd]|round[sp][sd]|"
-        r"dpp[sd]|insertps|extractps|pinsr[bdq]|pextr[bdq]|ptest|palignr|pabs[bwd]|ph(add|sub)\w+|crc32\w*|popcnt\w*|[lt]zcnt\w*|andn|"
-        r"bls[irm]\w*|p(dep|ext)|[rs]a?[rh][lr]x|mulx|bextr|rorx|k(mov|ortest|and|or|xor|shift)\w*|pclmul\w*|aes\w+|lddqu|movddup|mov[hs][hl]?dup|h(add|sub)p[sd]|addsubp[sd])$"
+        r"""(v[a-z]\w+                                                                                   # AVX and later
+        |lddqu|movddup|movs[hl]dup|h(add|sub)p[sd]|addsubp[sd]                                         # SSE3
+        |pshufb|palignr|pabs[bwd]|ph(add|sub)\w+|pmulhrsw|pmaddubsw|psign[bwd]                         # SSSE3
+        |p(max|min)(sb|sd|uw|ud)|pmulld|pmuldq|pmov[sz]x\w+|pblend\w+|blendv?p[sd]|round[sp][sd]|dpp[sd]|insertps|extractps
+        |pinsr[bdq]|pextr[bdq]|ptest|packusdw|pcmpeqq|movntdqa|mpsadbw|phminposuw                      # SSE4.1
+        |pcmpgtq|pcmp[ei]str[im]|crc32\w*|popcnt\w*|pclmul\w*|aes\w+                                   # SSE4.2, POPCNT, AES
+        |[lt]zcnt\w*|andn|bls[ir]\w*|blsmsk\w*|pdep|pext|sarx|shlx|shrx|mulx|bextr|rorx|movbe          # BMI
+        |k(mov|ortest|and|or|xor|shift|unpck|add|test)\w*)$                                            # AVX-512 masks
+        """,
+        re.VERBOSE,
     ),
-    "aarch64": re.compile(r"^(sdot|udot|usdot|sudot|[su]mmla|usmmla|bf\w*mmla|bfdot|fml[as]l2?|cas[alphb]*|(ld|st)(add|clr|eor|set|[su]max|[su]min)a?l?[hb]?|swp[alhb]*|crc32\w*|ldapr\w*|sqrdmla[hs]h|fjcvtzs|fcmla|fcadd)$"),
-    "armv7l": re.compile(r"^(v(s|u)dot\S*|v\S*\.f16|crc32\S*|sdiv|udiv|vfm[as]\S*|vfnm[as]\S*|vcvt[bt]\S*|lda\w*|stl\w*|vrint\S*|vsel\S*|vmaxnm\S*|vminnm\S*)$"),
+    "aarch64": re.compile(
+        r"""(sdot|udot|usdot|sudot|[su]mmla|usmmla|bf\w*mmla|bfdot|fml[as]l2?|sqrdmla[hs]h|fjcvtzs|fcmla|fcadd|crc32\w*|ldapr\w*
+        |cas[alphb]*|(ld|st)(add|clr|eor|set|[su]max|[su]min)a?l?[hb]?|swp[alhb]*)$
+        """,
+        re.VERBOSE,
+    ),
+    "armv7l": re.compile(
+        r"""(v[su]dot\S*|v\S*\.f16|crc32\S*|sdiv\S*|udiv\S*|vfn?m[as]\S*|lda\w*|stl\w*|vrint\S*|vsel\S*|v(max|min)nm\S*)$
+        """,
+        re.VERBOSE,
+    ),
 }
 #: functions that run only after the processor was asked for their instructions
 GUARDED = {"crc_instruction"}
@@ -128,7 +153,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(args.wheel) as archive:
             archive.extractall(folder)
-            stray = [name for name in archive.namelist() if name.endswith((".c", ".h", ".pyx", ".o")) or name.startswith(("tests/", "benchmarks/"))]
+            stray = [
+                name
+                for name in archive.namelist()
+                if name.endswith((".c", ".h", ".pyx", ".o")) or name.startswith(("tests/", "benchmarks/"))
+            ]
         modules = sorted(Path(folder).rglob("*.so"))
         if len(modules) != 4:
             problems.append(f"holds {len(modules)} compiled modules, expected 4")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..runtime import board
 from ..runtime.ceiling import split_footprint
 from ..sizes import format_seconds, format_size
 
@@ -23,10 +24,116 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+def forget_peak() -> bool:
+    """Let ``VmHWM`` begin anew at the present footprint (proc(5), clear_refs). False where the kernel does not do that."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        return True
+    except OSError:
+        return False
+
+
 def faults() -> tuple[int, int]:
     """Page faults of this process so far: (major, which waited for storage; minor)."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_majflt, usage.ru_minflt
+
+
+class Surroundings:
+    """What the board does while something is measured: temperature, throttling, clock, energy. ``root`` stands for ``/``.
+
+    ``sample`` between turns keeps extremes; ``begin`` and ``end`` around each measured turn add up energy, so that pauses and the turns of
+    a peer do not count.
+    """
+
+    def __init__(self, root: str = "/") -> None:
+        self._root = root
+        self._temperatures: list[float] = []
+        self._clocks: list[float] = []
+        self._slow: list[str] = []
+        self._joules = 0.0
+        self._seconds = 0.0
+        self._source: str | None = None
+        self._counter: float | None = None
+        self._watts: float | None = None
+        self._began = 0.0
+        self._watched = True  # until a sensor fails in the middle: half a sum is no sum
+        self.sample()
+
+    def sample(self) -> None:
+        """Read what changes slowly."""
+        celsius, clock, throttling = board.temperature(self._root), board.clock(self._root), board.throttling(self._root)
+        if celsius is not None:
+            self._temperatures.append(celsius)
+        if clock is not None:
+            self._clocks.append(clock[0])
+        if throttling is not None:
+            self._slow += [name for name in throttling.now if name not in self._slow]
+
+    def begin(self) -> None:
+        """A measured turn begins."""
+        if self._watched:
+            self._counter = board.energy(self._root)
+            self._watts = board.power(self._root) if self._counter is None else None
+        self._began = time.perf_counter()
+
+    def end(self) -> None:
+        """It ends: what its counter counted, or the mean of the power before and after times its length."""
+        spent = time.perf_counter() - self._began
+        if self._watched:
+            now = board.energy(self._root) if self._counter is not None else None
+            watts = board.power(self._root) if self._watts is not None else None
+            if self._counter is not None and now is not None:
+                if now >= self._counter:  # else it wrapped in between; that turn is left out
+                    self._joules += now - self._counter
+                    self._seconds += spent
+                self._source = "counter"
+            elif self._watts is not None and watts is not None:
+                self._joules += spent * (self._watts + watts) / 2
+                self._seconds += spent
+                self._source = "power sensor"
+            else:
+                self._watched = False
+        self.sample()
+
+    def document(self, samples_per_s: float) -> dict[str, Any]:
+        """JSON values; ``None`` where the board tells nothing. ``samples_per_s`` turns watts into joules per sample."""
+        throttling, clock = board.throttling(self._root), board.clock(self._root)
+        watts = self._joules / self._seconds if self._watched and self._seconds else None
+        return {
+            "board": {
+                "name": board.model_name(self._root),
+                "memory_bytes": board.memory(self._root).get("total"),
+                "governor": board.governor(self._root),
+            },
+            "temperature_celsius": {"before": self._temperatures[0], "after": self._temperatures[-1], "most": max(self._temperatures)}
+            if self._temperatures
+            else None,
+            "clock_mhz": {"least": min(self._clocks), "most": max(self._clocks), "nominal": clock[1]} if self._clocks and clock else None,
+            "throttling": None if throttling is None else {"during": self._slow, "since_boot": list(throttling.since_boot)},
+            "energy": None
+            if watts is None
+            else {"watts": watts, "joules_per_sample": watts / samples_per_s, "joules": self._joules, "source": self._source},
+        }
+
+
+def surroundings_lines(measured: dict[str, Any]) -> list[str]:
+    """:meth:`Surroundings.document` for people: only what the board reports."""
+    lines = []
+    heat, clock, slow, energy = (measured[key] for key in ("temperature_celsius", "clock_mhz", "throttling", "energy"))
+    words = []
+    if heat is not None:
+        words.append(f"{heat['before']:.0f} to {heat['after']:.0f} degrees Celsius, {heat['most']:.0f} at most")
+    if clock is not None:
+        words.append(f"clock {clock['least']:.0f} to {clock['most']:.0f} of {clock['nominal']:.0f} MHz")
+    if slow is not None:
+        words.append(f"slowed down by {', '.join(slow['during'])}" if slow["during"] else "not slowed down")
+    if words:
+        lines.append("board     " + "; ".join(words))
+    if energy is not None:
+        lines.append(f"energy    {energy['joules_per_sample'] * 1e3:.2f} mJ per sample at {energy['watts']:.2f} W ({energy['source']})")
+    return lines
 
 
 def latency_ms(seconds: Sequence[float], first: float) -> dict[str, float]:

@@ -129,6 +129,51 @@ def governor(root: str = "/") -> str | None:
 
 
 def energy(root: str = "/") -> float | None:
-    """A counter of joules that the CPU package took, where the board has one; differences of two readings are meaningful until it wraps."""
-    micro = _number(Path(root, "sys/class/powercap/intel-rapl:0/energy_uj"))
-    return None if micro is None else micro / 1e6
+    """A counter of joules, where the board has one: of the CPU package (RAPL), else of the first energy sensor. Differences of two
+    readings are meaningful until it wraps."""
+    places = [Path(root, "sys/class/powercap/intel-rapl:0/energy_uj")]
+    places += sorted(Path(root, "sys/class/hwmon").glob("hwmon*/energy*_input"))
+    for place in places:
+        micro = _number(place)
+        if micro is not None:
+            return micro / 1e6
+    return None
+
+
+def power(root: str = "/") -> float | None:
+    """Watts that the board takes now: from a power sensor (INA219 and its like), else from the power controller of a Raspberry Pi 5.
+
+    The latter asks ``vcgencmd``, a program of Raspberry Pi OS (a few milliseconds); its rails leave out what USB devices take.
+    """
+    for sensor in sorted(Path(root, "sys/class/hwmon").glob("hwmon*/power*_input")):
+        micro = _number(sensor)
+        if micro is not None:
+            return micro / 1e6
+    program = Path(root, "usr/bin/vcgencmd")
+    if not program.exists() or "Raspberry Pi 5" not in (model_name(root) or ""):
+        return None
+    import subprocess
+
+    try:
+        said = subprocess.run([str(program), "pmic_read_adc"], capture_output=True, text=True, timeout=2, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return pmic_watts(said)
+
+
+def pmic_watts(said: str) -> float | None:
+    """Sum over the rails of ``vcgencmd pmic_read_adc``: lines ``NAME_A current(N)=0.05A`` and ``NAME_V volt(N)=3.31V`` belong together."""
+    amperes: dict[str, float] = {}
+    volts: dict[str, float] = {}
+    for line in said.splitlines():
+        name, _, reading = line.strip().partition(" ")
+        number = reading.partition("=")[2][:-1]
+        try:
+            if name.endswith("_A") and reading.endswith("A"):
+                amperes[name[:-2]] = float(number)
+            elif name.endswith("_V") and reading.endswith("V"):
+                volts[name[:-2]] = float(number)
+        except ValueError:
+            continue
+    rails = amperes.keys() & volts.keys()
+    return sum(amperes[rail] * volts[rail] for rail in rails) if rails else None

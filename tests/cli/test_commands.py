@@ -25,6 +25,8 @@ MEASURED = {
     "model_bytes", "faults",
 }  # fmt: skip
 
+BENCH = {"against", "batches", "board", "clock_mhz", "cold_start_ms", "energy", "temperature_celsius", "throttling"}
+
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +191,7 @@ def test_run_on_an_image(model: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_bench(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(capsys, "bench", model, "--duration", "100ms", "--warmup", "10ms", "--batch", "2", "--memory-limit", "1GiB")
-    assert set(found) == MEASURED | {"against"} and found["against"] == {}
+    assert set(found) == MEASURED | BENCH and found["against"] == {}
     assert found["runs"] >= 1 and found["latency_ms"]["min"] <= found["latency_ms"]["p50"] <= found["latency_ms"]["p99"]
     assert found["throughput_per_s"] > 0 and found["model_bytes"]["fp32"] > found["model_bytes"]["compressed"]
     assert set(found["faults"]) == {"major", "minor"}
@@ -265,7 +267,9 @@ def test_unknown_commands_and_options(model: Path, capsys: pytest.CaptureFixture
     refusal(capsys, errors.UsageError, "inspect", model, "--ver")  # no abbreviations: they break when options are added
     assert "64MiB" in refusal(capsys, errors.UsageError, "plan", model, "--memory-limit", "many")
     refusal(capsys, errors.UsageError, "run", model, "x.npy", "--threads", "0")
-    assert "onnxruntime" in refusal(capsys, errors.UsageError, "bench", model, "--against", "ncnn:small.onnx")
+    assert "onnxruntime" in refusal(capsys, errors.UsageError, "bench", model, "--against", "tvm:small.onnx")
+    assert ".param" in refusal(capsys, errors.UsageError, "bench", model, "--against", "ncnn:small.bin")
+    refusal(capsys, errors.UsageError, "bench", model, "--batches", "1,x")
     refusal(capsys, errors.UsageError, "bench", model, "--against", "onnxruntime:")
     refusal(capsys, errors.UsageError, "run", model, "x.wav")
     refusal(capsys, errors.UsageError, "doctor", "--folder", "/nonexistent")

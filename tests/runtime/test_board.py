@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from edgeinfer.runtime import board
 
 
@@ -67,3 +69,22 @@ def test_silent_machine(tmp_path: Path) -> None:
     root = str(tmp_path)
     assert board.model_name(root) is None and board.temperature(root) is None and board.clock(root) is None
     assert board.cpu_features(root) == [] and board.memory(root) == {} and board.governor(root) is None
+
+
+def test_sensors_of_energy_and_power(tmp_path: Path) -> None:
+    root = tree(tmp_path, {"sys/class/hwmon/hwmon1/energy1_input": "7000000\n", "sys/class/hwmon/hwmon2/power1_input": "4250000\n"})
+    assert board.energy(root) == 7.0
+    assert board.power(root) == 4.25
+    assert board.power(str(tmp_path / "nothing")) is None
+
+
+def test_power_controller_of_a_raspberry_pi_5(tmp_path: Path) -> None:
+    said = "   3V3_SYS_A current(1)=0.10000000A\n   VDD_CORE_A current(7)=2.00000000A\n   3V3_SYS_V volt(9)=3.30000000V\n"
+    said += "   VDD_CORE_V volt(15)=0.90000000V\n   EXT5V_V volt(24)=5.10000000V\n   garbage\n   BATT_V volt(25)=?V\n"
+    assert board.pmic_watts(said) == pytest.approx(0.1 * 3.3 + 2 * 0.9)  # rails without a current do not count
+    assert board.pmic_watts("VCHI initialization failed") is None
+    root = tree(tmp_path, {"proc/device-tree/model": "Raspberry Pi 5 Model B\0", "usr/bin/vcgencmd": f"#!/bin/sh\ncat <<END\n{said}END\n"})
+    (tmp_path / "usr/bin/vcgencmd").chmod(0o755)
+    assert board.power(root) == pytest.approx(2.13)
+    (tmp_path / "usr/bin/vcgencmd").write_text("#!/bin/sh\nexit 1\n")
+    assert board.power(root) is None
