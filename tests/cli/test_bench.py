@@ -12,8 +12,9 @@ import pytest
 
 from edgeinfer.cli import coldstart, main, measurement
 from edgeinfer.cli.page import page
+from edgeinfer.demo.trial import FOLDER
 
-DIGITS = Path(__file__).resolve().parents[2] / "edgeinfer" / "demo" / "digits.edge"
+DIGITS = FOLDER / "digits.edge"
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
