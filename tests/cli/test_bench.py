@@ -26,9 +26,7 @@ def test_batch_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     found = bench(capsys, DIGITS, "--batches", "4,1,4", "--threads", "1", "--cold-starts", "0")["batches"]
     assert [each["batch"] for each in found] == [1, 4]
     for each in found:
-        assert each["throughput_per_s"] == pytest.approx(
-            each["batch"] * each["runs"] / (each["runs"] * each["latency_ms"]["p50"] / 1e3), rel=0.5
-        )
+        assert 0 < each["throughput_per_s"] <= each["batch"] * 1e3 / each["latency_ms"]["min"] * 1.001
         assert each["rss_bytes"]["predicted_peak"] > 10 << 20
 
 

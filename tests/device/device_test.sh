@@ -1,7 +1,7 @@
 #!/bin/bash
 # device_test.sh - the package on emulated Raspberry Pis: cross-built, installed, run as a user would run it.
 #
-#   tests/device/device_test.sh short|long|STAGE...
+#   tests/device/device_test.sh [short|long] [STAGE...]
 #
 # Stages (short: those with *):
 #   build*     wheels for aarch64 (long: and armv7l, Python 3.11 and 3.13) by deploy/wheels.sh, Debian packages from them
@@ -347,8 +347,8 @@ stage_powercut() { # cut at a random moment while models are replaced, boot agai
 
 [ $# -gt 0 ] || set -- short
 case $1 in
-  short) set -- build kernels userland units machine ;;
-  long) long=1; set -- build kernels userland units machine nomemory powercut pages16k pi3 ;;
+  short) shift; [ $# -gt 0 ] || set -- build kernels userland units machine ;;
+  long) long=1; shift; [ $# -gt 0 ] || set -- build kernels userland units machine nomemory powercut pages16k pi3 ;;
   -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
 esac
 if [ "$(id -u)" != 0 ]; then
