@@ -71,14 +71,25 @@ def trim_allocator():
     return bool(_trim())
 
 
+def limit_allocator_arenas(int count):
+    """Let all threads share ``count`` heaps (glibc; by default up to eight per core, each with free memory of its own).
+
+    True where that was possible. To be called before threads start.
+    """
+    return bool(_limit_arenas(count))
+
+
 cdef extern from *:
     """
     #include <stdlib.h>
     #ifdef __GLIBC__
     #include <malloc.h>
     static int _trim(void) { return malloc_trim(0); }
+    static int _limit_arenas(int count) { return mallopt(M_ARENA_MAX, count); }
     #else
     static int _trim(void) { return 0; }
+    static int _limit_arenas(int count) { (void)count; return 0; }
     #endif
     """
     int _trim()
+    int _limit_arenas(int count)

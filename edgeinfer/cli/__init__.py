@@ -28,6 +28,7 @@ COMMANDS = {
     "run": "run a model on a .npy, .npz or image file",
     "bench": "measure latency, memory and faults on this device, alone or against a peer",
     "tune": "measure this device for the planner",
+    "serve": "serve a folder of models over HTTP (Open Inference Protocol V2)",
     "ops": "list operators, quantizers, coders and kernel variants",
     "doctor": "say what this device is and what that means for the configuration",
     "demo": "compress and run the small model that ships, under a 48 MiB ceiling",
