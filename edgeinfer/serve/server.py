@@ -45,6 +45,8 @@ RECEIVE_BYTES = 64 << 10
 HEAD_BYTES = 16 << 10
 #: seconds for which what is left of a refused body is read and dropped
 LINGER_SECONDS = 2.0
+#: seconds that a silent connection is safe from making room for another: its request may be on the way
+GRACE_SECONDS = 1.0
 #: bytes of a reply that are joined and sent at once; larger ones go as views
 JOIN_BYTES = 64 << 10
 #: threads that parse requests and write replies; runs hold none
@@ -497,7 +499,12 @@ class Server:
 
     def make_room(self) -> None:
         """Close the connection that is idle for longest: it must not keep others out."""
-        idle = [each for each in self.connections() if not each.requests and each.request is None and not each.total_outbufs_len]
+        before = time.monotonic() - GRACE_SECONDS
+        idle = [
+            each
+            for each in self.connections()
+            if each.seen < before and not each.requests and each.request is None and not each.total_outbufs_len
+        ]
         if idle:
             min(idle, key=lambda each: each.seen).handle_close()
 
