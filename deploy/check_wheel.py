@@ -2,7 +2,7 @@
 
     python deploy/check_wheel.py --architecture aarch64 [--objects BUILD_FOLDER] [--retag] WHEEL
 
-Every compiled module is for that machine, stripped, needs only the C library, is aligned for pages of 64 KiB on ARM (a Raspberry Pi 5 has
+Every compiled module is for that machine, stripped, needs only the C library and looks for it nowhere else, is aligned for pages of 64 KiB on ARM (a Raspberry Pi 5 has
 pages of 16 KiB), and needs no newer C library than the tag says. With ``--objects``, the folder that setup.py built in: objects
 that run on every processor hold no instruction beyond the architecture's base set (modules are stripped, so their objects are looked at).
 ``--retag`` gives the wheel the manylinux tag that auditwheel finds for it. Prints the wheel's name and, with exit code 1, a line per
@@ -101,6 +101,9 @@ def check_module(path: Path, architecture: str) -> list[str]:
     missing = re.findall(r"UND (ei_\w+)", said(readelf, "--dyn-syms", "-W", path))
     if missing:
         wrong.append(f"lacks {', '.join(missing[:5])}")
+    search = re.search(r"\((?:RPATH|RUNPATH)\).*\[(.*)\]", said(readelf, "-dW", path))
+    if search:
+        wrong.append(f"looks for libraries in {search[1]}")
     segments = said(readelf, "-lW", path)
     alignment = min((int(line.split()[-1], 16) for line in segments.splitlines() if line.strip().startswith("LOAD")), default=0)
     if alignment < ALIGNMENT[architecture]:

@@ -89,7 +89,10 @@ wheel() { # architecture, version
   place=$(environment "$python" "$version") || { skip "$name" "setuptools, Cython and auditwheel could not be installed"; return; }
   local env=()
   case $architecture in
-    x86_64) [ "$(uname -m)" = x86_64 ] || { skip "$name" "this machine is no PC"; return; } ;;
+    x86_64)
+      [ "$(uname -m)" = x86_64 ] || { skip "$name" "this machine is no PC"; return; }
+      env=(LDSHARED="${CC:-gcc} -pthread -shared") # a Python that was built from source links with a path to its own library
+      ;;
     aarch64) triplet=aarch64-linux-gnu debian=arm64 ;;
     armv7l) triplet=arm-linux-gnueabihf debian=armhf ;;
     *) failure "$name: unknown architecture"; return ;;
