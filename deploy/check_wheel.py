@@ -2,9 +2,10 @@
 
     python deploy/check_wheel.py --architecture aarch64 [--objects BUILD_FOLDER] [--retag] WHEEL
 
-Every compiled module is for that machine, stripped, needs only the C library and looks for it nowhere else, is aligned for pages of 64 KiB on ARM (a Raspberry Pi 5 has
-pages of 16 KiB), and needs no newer C library than the tag says. With ``--objects``, the folder that setup.py built in: objects
-that run on every processor hold no instruction beyond the architecture's base set (modules are stripped, so their objects are looked at).
+Every compiled module is for that machine, stripped, needs only the C library and looks for it nowhere else, is aligned for pages of 64 KiB
+on ARM (a Raspberry Pi 5 has pages of 16 KiB), and needs no newer C library than the tag says. With ``--objects``, the folder that
+setup.py built in: objects that run on every processor hold no instruction beyond the architecture's base set (modules are stripped, so
+their objects are looked at).
 ``--retag`` gives the wheel the manylinux tag that auditwheel finds for it. Prints the wheel's name and, with exit code 1, a line per
 violation. Needs binutils for the architecture, auditwheel and wheel.
 """
