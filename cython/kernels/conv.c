@@ -11,6 +11,7 @@
 #include "gemv.h"
 #include "micro.h"
 #include "scratch.h"
+#include "winograd.h"
 
 enum { SHORT_RUN = 16, TINY_RUN = 8, RANGE = 510, MIN_RANGE = 120, ENOUGH_UNITS = 8, WORTH_A_THREAD = 60000 };
 
@@ -175,12 +176,14 @@ static void pack_pixel(const piece *pieces, int count, const pixel *p, const flo
 }
 
 int64_t EI_FN(ei_conv_units)(const ei_step *step) {
+  if (((const ei_conv_ints *)step->i)->algorithm != EI_DIRECT) return EI_FN(ei_winograd_units)(step);
   form f = form_of(step);
   if ((double)f.pixels * (double)f.w->rows * (double)f.w->k < WORTH_A_THREAD) return 1;
   return f.blocks * f.ranges;
 }
 
 size_t EI_FN(ei_conv_scratch)(const ei_step *step) {
+  if (((const ei_conv_ints *)step->i)->algorithm != EI_DIRECT) return EI_FN(ei_winograd_scratch)(step);
   form f = form_of(step);
   space s;
   return lay_out(&f, &s, NULL);
@@ -191,9 +194,11 @@ int EI_FN(ei_conv)(const ei_step *step, ei_share *share, void *scratch) {
   const ei_conv_tensors *t = (const ei_conv_tensors *)step->t;
   const ei_conv_floats *fl = (const ei_conv_floats *)step->f;
   const ei_weights *w = step->w;
-  if (!w || i->groups < 1 || i->groups != w->groups || w->k != i->kh * i->kw * (i->in_c / i->groups) || w->rows != i->out_c ||
-      i->algorithm != EI_DIRECT)
-    return EI_BAD_STEP;
+  if (!w || i->groups < 1 || i->groups != w->groups || w->k != i->kh * i->kw * (i->in_c / i->groups) || w->rows != i->out_c) return EI_BAD_STEP;
+  if (i->algorithm != EI_DIRECT) {
+    if (i->algorithm < 0 || i->algorithm >= EI_ALGORITHM_COUNT || !EI_FN(ei_winograd_fits)(step)) return EI_BAD_STEP;
+    return EI_FN(ei_winograd)(step, share, scratch);
+  }
   const form f = form_of(step);
   space s;
   lay_out(&f, &s, scratch);

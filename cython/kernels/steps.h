@@ -139,7 +139,7 @@
   A(HARD_SWISH) A(GELU) A(GELU_TANH) A(ERF) A(EXP) A(LOG) A(SQRT) A(NEG) A(ABS) A(RECIPROCAL) A(FLOOR) A(CEIL) A(ROUND) \
   A(SOFTPLUS) A(ELU) /* a: alpha */ A(SILU) A(SIN) A(COS)
 /* algorithms of a convolution.  WINOGRAD_m_r: filters of r x r taps, m x m outputs at a time; stride and dilation 1 (winograd.c) */
-#define EI_ALGORITHMS(A) A(DIRECT)
+#define EI_ALGORITHMS(A) A(DIRECT) A(WINOGRAD_2_3) A(WINOGRAD_4_3) A(WINOGRAD_2_5)
 #define EI_OPERATIONS(A) A(ADD) A(SUB) A(MUL) A(DIV) A(POW) A(MIN) A(MAX)
 
 #define EI_ENUM_KIND(N, n) EI_STEP_##N,

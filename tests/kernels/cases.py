@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from reference import steps as twin
 
-from edgeinfer.kernels.program import ACTIVATIONS, OPERATIONS
+from edgeinfer.kernels.program import ACTIVATIONS, ALGORITHMS, OPERATIONS
 
 from .harness import UNTOUCHED, RawWeights
 
@@ -90,6 +90,7 @@ def make_conv(
     kind="conv",
     weight_groups=None,
     seed=1,
+    algorithm="direct",
 ):
     oh = out_extent(h, kernel[0], stride[0], dilation[0], pads[0] + pads[2])
     ow = out_extent(w, kernel[1], stride[1], dilation[1], pads[1] + pads[3])
@@ -132,6 +133,7 @@ def make_conv(
         pad_left=pads[1],
         groups=groups,
         activation=ACTIVATIONS[activation],
+        algorithm=ALGORITHMS[algorithm],
     )
     return Case(
         kind, label, inputs, {"y": n * oh * ow * (o + extra_y)}, ints, {"y": wide(y, o + extra_y)}, {"act_a": a, "act_b": b}, weights
@@ -167,6 +169,32 @@ def conv():
     yield make_conv("wide pad", 1, 3, 3, 18, 8, (5, 5), pads=(4, 4, 4, 4))
     yield make_conv("many pixels", 1, 50, 45, 16, 8, (3, 3), pads=(1, 1, 1, 1))
     yield make_conv("many pixels, several chunks", 1, 40, 31, 48, 24, (3, 3), pads=(1, 1, 1, 1), k_chunk=128)
+    for algorithm in ALGORITHMS:
+        if algorithm != "direct":
+            yield from winograd(algorithm)
+
+
+def winograd(algorithm):
+    """Cases of one algorithm of minimal filtering: sizes that do and do not fill its tiles, borders, slices, chunks, groups, batches."""
+    taps = int(algorithm[-1])
+
+    def make(label, n, h, w, c, o, pad=None, **more):
+        pads = (taps // 2,) * 4 if pad is None else pad
+        return make_conv(f"{algorithm}, {label}", n, h, w, c, o, (taps, taps), pads=pads, algorithm=algorithm, **more)
+
+    for size in (5, 6, 7, 8, 9, 14):
+        yield make(f"{size} pixels", 1, size, size + size % 3, 16, 24, residual=size % 2 == 0)
+    for c in (1, 3, 8, 17, 64, 65, 100, 200):
+        yield make(f"{c} channels", 1, 9, 7, c, 9, activation="relu", k_chunk=max(64, c) if c % 3 else 72, extra_x=c % 4)
+    for o in (1, 8, 16, 17, 33, 48, 70):
+        yield make(f"{o} rows", 2, 6, 7, 20, o, extra_y=o % 5, activation="clip", a=-0.5, b=0.8)
+    yield make("no pad", 1, 10, 11, 24, 20, (0, 0, 0, 0), bias=False, scale=False)
+    yield make("one-sided pad", 3, 10, 11, 24, 20, (0, 1, 2, 0), activation="silu", residual=True)
+    yield make("wide pad", 1, 3, 2, 18, 8, (4, 4, 4, 4))
+    yield make("groups", 2, 9, 9, 96, 80, groups=2, activation="leaky_relu", a=0.1)
+    yield make("groups of a wider tensor", 1, 6, 6, 32, 64, groups=8, extra_x=5, extra_y=3, residual=True)
+    yield make("several blocks of tiles", 1, 40, 31, 48, 72)
+    yield make("several images in a block", 5, 5, 5, 40, 40)
 
 
 @case("depthwise")
