@@ -110,7 +110,7 @@ def time_layer(layer: Layer, kernels: str, threads: int = 1, seconds: float = 0.
 
 
 def _time_bytes(kernels: str, seconds: float) -> tuple[dict[str, float], float]:
-    rows, cols = 196, 512
+    rows, cols = 3136, 256
     x, y = aligned(rows * cols * 4), aligned(rows * cols * 4)
     program = Program(kernels)
     program.set_slot(0, x.ctypes.data, x.nbytes)

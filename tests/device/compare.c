@@ -177,26 +177,31 @@ static void both(ei_step *step, int at, int64_t count, double tolerance) {
   (void)t, (void)i, (void)f
 #define AT(KIND, name, field) ((int)(offsetof(ei_##name##_tensors, field) / sizeof(void *)))
 
-static void convolution(int depthwise) {
+static void convolution(int depthwise, int algorithm) {
   STEP(CONV, conv);
   int64_t groups = between(0, 3) ? 1 : 2, c = depthwise ? between(1, 70) : groups * between(1, 40), o = depthwise ? c : groups * between(1, 70);
   if (depthwise) step.kind = EI_STEP_DEPTHWISE, groups = c;
   if (!depthwise && groups == 1 && between(0, 4) == 0) c = between(200, 700);
   i->images = between(1, 3), i->kh = between(1, 4), i->kw = between(1, 4), i->stride_h = between(1, 2), i->stride_w = between(1, 3);
-  i->dilation_h = between(1, 2), i->dilation_w = between(1, 2), i->pad_top = between(0, i->kh - 1), i->pad_left = between(0, i->kw - 1);
+  i->dilation_h = between(1, 2), i->dilation_w = between(1, 2), i->algorithm = algorithm;
+  if (algorithm != EI_DIRECT) {
+    i->kh = i->kw = algorithm == EI_WINOGRAD_2_5 ? 5 : 3;
+    i->stride_h = i->stride_w = i->dilation_h = i->dilation_w = 1;
+  }
+  i->pad_top = between(0, i->kh - 1), i->pad_left = between(0, i->kw - 1);
   i->in_h = between(i->kh * 2, 12), i->in_w = between(i->kw * 2, 15), i->in_c = c, i->x_ld = c + between(0, 5);
   i->out_h = (i->in_h + 2 * i->pad_top - (i->kh - 1) * i->dilation_h - 1) / i->stride_h + 1;
   i->out_w = (i->in_w + 2 * i->pad_left - (i->kw - 1) * i->dilation_w - 1) / i->stride_w + 1;
-  if (between(0, 5) == 0) i->in_h = i->in_w = i->out_h = i->out_w = i->kh = i->kw = 1, i->pad_top = i->pad_left = 0, i->images = between(1, 9);
+  if (algorithm == EI_DIRECT && between(0, 5) == 0) i->in_h = i->in_w = i->out_h = i->out_w = i->kh = i->kw = 1, i->pad_top = i->pad_left = 0, i->images = between(1, 9);
   i->out_c = o, i->y_ld = o + between(0, 5), i->residual_ld = o, i->groups = groups;
   int64_t pixels = i->images * i->out_h * i->out_w;
   t->x = floats(i->images * i->in_h * i->in_w * i->x_ld + 64);
   t->bias = between(0, 1) ? floats(o) : 0;
   t->residual = between(0, 1) ? floats(pixels * o) : 0;
-  i->activation = between(0, EI_ACT_GELU);
+  i->activation = between(0, algorithm == EI_DIRECT ? EI_ACT_GELU : EI_ACT_LEAKY_RELU); /* one that keeps the range: errors are relative to it */
   f->act_a = 0.1f, f->act_b = 0.7f;
   step.w = some_weights(o, i->kh * i->kw * c / groups, (int)groups);
-  both(&step, AT(CONV, conv, y), pixels * i->y_ld, 1e-5);
+  both(&step, AT(CONV, conv, y), pixels * i->y_ld, algorithm == EI_DIRECT ? 1e-5 : 5e-5);
 }
 
 static void pooling(void) {
@@ -364,15 +369,15 @@ int compare(void) {
   static const struct {
     const char *name;
     int cases;
-  } plan[] = {{"decode", 60}, {"conv", 60}, {"depthwise", 20}, {"pool", 20}, {"global_pool", 8}, {"rowwise", 60}, {"matmul", 16}, {"gru", 8}, {"lstm", 8}, {"gather_rows", 10}, {"resize", 8}};
+  } plan[] = {{"decode", 60}, {"conv", 60}, {"depthwise", 20}, {"pool", 20}, {"global_pool", 8}, {"rowwise", 60}, {"matmul", 16}, {"gru", 8}, {"lstm", 8}, {"gather_rows", 10}, {"resize", 8}, {"winograd", 45}};
   for (unsigned p = 0; p < sizeof plan / sizeof *plan; p++)
     for (detail = 0; detail < plan[p].cases; detail++) {
       used = 0;
       subject = plan[p].name;
       switch (p) {
         case 0: decoding(); break;
-        case 1: convolution(0); break;
-        case 2: convolution(1); break;
+        case 1: convolution(0, EI_DIRECT); break;
+        case 2: convolution(1, EI_DIRECT); break;
         case 3: pooling(); break;
         case 4: global_pooling(); break;
         case 5: rowwise(); break;
@@ -380,7 +385,8 @@ int compare(void) {
         case 7: recurrence(0); break;
         case 8: recurrence(1); break;
         case 9: embedding(); break;
-        default: resizing();
+        case 10: resizing(); break;
+        default: convolution(0, EI_WINOGRAD_2_3 + detail % (EI_ALGORITHM_COUNT - 1));
       }
     }
   number(passed);

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeinfer.errors import KernelError
-from edgeinfer.kernels.program import STEP_FIELDS, Program, available_kernels
+from edgeinfer.kernels.program import ALGORITHMS, STEP_FIELDS, Program, available_kernels
 
 from .cases import CASES, make_conv
 from .harness import RawWeights, run_step
@@ -35,9 +35,11 @@ def test_step(kind, kernels):
 
 
 @pytest.mark.parametrize("kernels", VARIANTS)
-@pytest.mark.parametrize("shape", ["product", "conv", "first"])
+@pytest.mark.parametrize("shape", ["product", "conv", "first", "winograd_2_3", "winograd_4_3", "winograd_2_5"])
 def test_batch_gives_the_bits_of_single_images(kernels, shape):
+    taps = int(shape[-1]) if "winograd" in shape else 0
     make = {
+        shape: lambda n: make_conv("", n, 9, 8, 70, 33, (taps, taps), pads=(1, 1, 1, 1), k_chunk=144, algorithm=shape),
         "product": lambda n: make_conv("", n, 1, 1, 700, 70, k_chunk=256, activation="gelu"),
         "conv": lambda n: make_conv("", n, 7, 7, 40, 33, (3, 3), pads=(1, 1, 1, 1), k_chunk=144),
         "first": lambda n: make_conv("", n, 17, 17, 3, 12, (5, 5), (2, 2), pads=(2, 2, 2, 2)),
@@ -133,6 +135,14 @@ def test_gather_refuses_an_index_out_of_range(kernels):
         run_step("gather", {"x": x, "index": index}, {"y": 6}, dict(size=4, outer=1, length=4, inner=3, count=2), {}, None, kernels)
     with pytest.raises(KernelError, match="gather_rows"):
         run_step("gather_rows", {"index": np.array([-5], np.int64)}, {"y": 3}, dict(count=1), {}, RawWeights(x), kernels)
+
+
+@pytest.mark.parametrize("kernels", VARIANTS)
+def test_algorithm_that_does_not_fit_its_window_is_refused(kernels):
+    for change in ({"stride_h": 2}, {"dilation_w": 2}, {"algorithm": ALGORITHMS["winograd_2_5"]}, {"algorithm": 77}, {"algorithm": -1}):
+        case = make_conv("", 1, 9, 9, 8, 8, (3, 3), pads=(1, 1, 1, 1), algorithm="winograd_4_3")
+        with pytest.raises(KernelError, match=r"conv.*contradicts"):
+            run_step("conv", case.inputs, case.outputs, case.ints | change, case.floats, case.weights, kernels)
 
 
 @pytest.mark.parametrize("kernels", VARIANTS)

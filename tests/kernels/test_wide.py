@@ -115,7 +115,9 @@ def test_step(kind, wide):
 
 def test_sixteen_lanes_give_the_bits_of_eight(wide):
     """Products and their order are the same, only their grouping into vectors is not."""
-    for case in (make_conv("", 5, 1, 1, 700, 70), make_conv("", 1, 9, 9, 40, 33, (3, 3), pads=(1, 1, 1, 1), k_chunk=144)):
+    cases = [make_conv("", 5, 1, 1, 700, 70), make_conv("", 1, 9, 9, 40, 33, (3, 3), pads=(1, 1, 1, 1), k_chunk=144)]
+    cases += [make_conv("", 1, 9, 9, 70, 33, (3, 3), pads=(1, 1, 1, 1), algorithm=name) for name in ("winograd_2_3", "winograd_4_3")]
+    for case in cases:
         arguments = case.kind, case.inputs, case.outputs, case.ints, case.floats, case.weights
         mine, eight = run_step(*arguments, "wide", program=wide)["y"], run_step(*arguments, "avx2")["y"]
         np.testing.assert_array_equal(mine, eight)
