@@ -6,6 +6,7 @@ Every compiled module is for that machine, stripped, needs only the C library an
 on ARM (a Raspberry Pi 5 has pages of 16 KiB), and needs no newer C library than the tag says. With ``--objects``, the folder that
 setup.py built in: objects that run on every processor hold no instruction beyond the architecture's base set (modules are stripped, so
 their objects are looked at).
+The wheel holds every Python file of the source tree and nothing else's sources.
 ``--retag`` gives the wheel the manylinux tag that auditwheel finds for it. Prints the wheel's name and, with exit code 1, a line per
 violation. Needs binutils for the architecture, auditwheel and wheel.
 """
@@ -68,6 +69,8 @@ BEYOND = {
         re.VERBOSE,
     ),
 }
+#: the source tree that the wheel was built from
+SOURCE = Path(__file__).resolve().parents[1]
 #: functions that run only after the processor was asked for their instructions
 GUARDED = {"crc_instruction"}
 #: folders of setup.py's objects that are compiled for one instruction set each and run only on processors that have it
@@ -162,6 +165,10 @@ def main() -> int:
                 for name in archive.namelist()
                 if name.endswith((".c", ".h", ".pyx", ".o")) or name.startswith(("tests/", "benchmarks/"))
             ]
+            sources = {str(path.relative_to(SOURCE)) for path in (SOURCE / "edgeinfer").rglob("*.py")}
+            lost = sorted(sources - set(archive.namelist()))
+        if lost:
+            problems.append(f"lacks {', '.join(lost[:5])}: is every package named in pyproject.toml?")
         modules = sorted(Path(folder).rglob("*.so"))
         if len(modules) != 4:
             problems.append(f"holds {len(modules)} compiled modules, expected 4")

@@ -90,3 +90,15 @@ def test_a_wheel_without_modules_is_refused(tmp_path: Path) -> None:
         archive.writestr("x/a.pyx", "")
     done = subprocess.run([sys.executable, SCRIPT, "--architecture", "x86_64", wheel], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "0 compiled modules" in done.stdout and "a.pyx" in done.stdout
+
+
+def test_every_package_is_named_in_pyproject() -> None:
+    """A package that is not named is in no wheel, while an editable install finds it all the same."""
+    import re
+
+    root = SCRIPT.parents[1]
+    line = re.search(r"^packages = \[(.*)\]$", (root / "pyproject.toml").read_text(), re.MULTILINE)
+    assert line is not None
+    named = set(re.findall(r'"([\w.]+)"', line[1]))
+    there = {".".join(path.parent.relative_to(root).parts) for path in (root / "edgeinfer").rglob("__init__.py")}
+    assert named == there
