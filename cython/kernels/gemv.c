@@ -12,7 +12,7 @@
 #include "decode.h"
 #include "vec.h"
 
-#if (defined(__AVX512F__) && EI_VEC == 16) || (defined(__AVX2__) && EI_VEC == 8) || (defined(__aarch64__) && EI_VEC == 4)
+#if (defined(__AVX512F__) && EI_VEC == 16) || (defined(__AVX2__) && EI_VEC == 8) || (defined(EI_NEON) && defined(__aarch64__))
 #define FUSED 1
 #endif
 
