@@ -1,6 +1,6 @@
 """Accuracy of the shared models on the shared data, compressed against fp32 onnxruntime, through the project's own run path.
 
-    python benchmarks/accuracy.py --quantizer sign --bits 5 cifar_resnet20 googlenet
+python benchmarks/accuracy.py --quantizer sign --bits 5 cifar_resnet20 googlenet
 """
 
 from __future__ import annotations

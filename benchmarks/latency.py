@@ -1,6 +1,6 @@
 """Batch-1 latency against onnxruntime: same inputs, same thread count, alternating runs (A B A B) in one process, ratio of minima.
 
-    python benchmarks/latency.py --bits 4 --threads 1 bvlc_alexnet vgg19 resnet50 squeezenet
+python benchmarks/latency.py --bits 4 --threads 1 bvlc_alexnet vgg19 resnet50 squeezenet
 """
 
 from __future__ import annotations

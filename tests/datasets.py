@@ -40,10 +40,23 @@ def _decode(raw: bytes) -> np.ndarray:
 
 
 @functools.cache
-def _cifar() -> tuple[np.ndarray, np.ndarray]:
-    with np.load(_folder() / "cifar10" / "test5000.npz") as stored:
+def _cifar(part: str = "test5000") -> tuple[np.ndarray, np.ndarray]:
+    with np.load(_folder() / "cifar10" / f"{part}.npz") as stored:
         raw, offset, labels = stored["jpeg"].tobytes(), stored["offset"], stored["y"].astype(np.int64)
     return np.stack([_decode(raw[offset[i] : offset[i + 1]]) for i in range(len(labels))]), labels
+
+
+def _scaled_cifar(pixels: np.ndarray) -> np.ndarray:
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    deviation = np.array([0.229, 0.224, 0.225], np.float32)
+    return np.ascontiguousarray(((pixels.astype(np.float32) / 255 - mean) / deviation).transpose(0, 3, 1, 2))
+
+
+def training_images(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The 2,000 training images that are shared, as a CIFAR network takes them, and their labels."""
+    assert CLASSIFIERS[name] == "cifar10"
+    pixels, labels = _cifar("train2000")
+    return _scaled_cifar(pixels), labels
 
 
 @functools.cache
@@ -59,12 +72,9 @@ def images(name: str) -> tuple[Callable[[int, int], np.ndarray], np.ndarray]:
     """(function that gives samples ``first .. end`` as the model takes them, float32 NCHW; labels) of a shared classifier."""
     if CLASSIFIERS[name] == "cifar10":
         pixels, labels = _cifar()
-        mean = np.array([0.485, 0.456, 0.406], np.float32)
-        deviation = np.array([0.229, 0.224, 0.225], np.float32)
 
         def cifar(first: int, end: int) -> np.ndarray:
-            scaled = (pixels[first:end].astype(np.float32) / 255 - mean) / deviation
-            return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+            return _scaled_cifar(pixels[first:end])
 
         return cifar, labels
     pixels, labels = _imagenet()

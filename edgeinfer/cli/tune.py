@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import tune_ensemble
+from . import tune_cache, tune_ensemble
 from .arguments import seconds
 from .output import Progress, add_json_argument, check_writable, report, table, write_whole
 
@@ -18,7 +18,7 @@ SUMMARY = "Fit what depends on this device or on data."
 EXAMPLE = """  edgeinfer tune profile -o device.json
   EDGEINFER_PROFILE=device.json edgeinfer plan model.edge
   edgeinfer tune profile --json
-""" + "\n".join((tune_ensemble.EXAMPLE,))
+""" + "\n".join((tune_cache.EXAMPLE, tune_ensemble.EXAMPLE))
 
 
 class Subcommand(NamedTuple):
@@ -74,6 +74,7 @@ def _profile(args: argparse.Namespace) -> None:
 #: name -> what it is
 SUBCOMMANDS = {
     "profile": Subcommand("measure how fast this device's kernels are; the planner chooses algorithms by it", _profile_arguments, _profile),
+    "cache": Subcommand(tune_cache.SUMMARY, tune_cache.add_arguments, tune_cache.run),
     "ensemble": Subcommand(tune_ensemble.SUMMARY, tune_ensemble.add_arguments, tune_ensemble.run),
 }
 

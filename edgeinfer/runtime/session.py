@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +23,13 @@ from .execution import Execution, Stopped
 from .plan import Plan, choose_kernels, choose_limit, choose_threads, make_plan
 from .weights import WeightStore, open_store
 
+if TYPE_CHECKING:
+    from .cache import Caches
+
 #: plans and executions, for other shapes or a last partial slice, that a session keeps
 KEPT_EXECUTIONS = 4
+#: resident bytes that looking up caches takes beside what is made before a plan: frames, temporaries of NumPy (measured 300 to 500 KiB)
+CACHE_RUN_BYTES = 384 << 10
 
 _TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "bool": "tensor(bool)", "float16": "tensor(float16)"}
 
@@ -56,6 +61,9 @@ class InferenceSession:
         base_only: run ``sign``-quantised tensors from their sign planes alone.
         fence: also set ``RLIMIT_DATA`` (binds the whole process).
         kernels: force a kernel variant; default ``EDGEINFER_KERNELS``, else the best of this CPU.
+        caches: file of layer caches fitted to this container (``edgeinfer tune cache``): rows that they are sure of leave early.
+        cache_audit: share of rows that run to the end all the same, to watch the caches; 0: unwatched.
+        cache_state: file that keeps what watching found, written now and then and by ``close``; ``None``: nothing is kept.
 
     Raises ContainerError, PlanError (with ``smallest_ceiling``), KernelError, UsageError. A session is used by one thread at a time.
     """
@@ -72,6 +80,9 @@ class InferenceSession:
         base_only: bool = False,
         fence: bool = False,
         kernels: str | None = None,
+        caches: str | os.PathLike[str] | None = None,
+        cache_audit: float = 0.05,
+        cache_state: str | os.PathLike[str] | None = None,
     ) -> None:
         if residency not in (None, "compressed"):
             raise UsageError(f"residency: expected 'compressed', found {residency!r}")
@@ -96,11 +107,19 @@ class InferenceSession:
         self.plan: Plan | None = None
         self._store: WeightStore | None = open_store(os.fspath(path), base_only)
         self._graph = self._store.graph
+        self._caches: Caches | None = None
+        self._fewer: dict[tuple, Execution] = {}  # executions that rows which stay go on with
+        self.exits: np.ndarray | None = None
         try:
             free = {d for spec in self._graph.inputs for d in spec.shape if isinstance(d, str)} - {self._graph.batch}
             unknown = set(self._symbols) - free
             if unknown:
                 raise UsageError(f"symbols: {sorted(unknown)} are not free dimensions of this model; free: {sorted(free)}")
+            if caches is not None:
+                from .cache import Caches
+
+                # before the plan, which starts from what is resident
+                self._caches = Caches(caches, self._store, self.kernels, cache_audit, cache_state)
             if free <= set(self._symbols):
                 self._make_plan(self._symbols, batch)
         except BaseException:
@@ -134,10 +153,12 @@ class InferenceSession:
             kernels=self.kernels,
             threads=self.threads,
             baseline=self._baseline,
-            held=self._held(),
+            held=self._held() - (CACHE_RUN_BYTES if self._caches is not None else 0),
         )
 
     def _make_plan(self, symbols: Mapping[str, int], batch: int) -> Plan:
+        if self._caches is not None:
+            self._prepare_caches(symbols, batch)
         plan, execution = self._planned(symbols, batch, self._limit)
         if self._fence:
             fence(plan.predicted_peak_rss - self._baseline)
@@ -155,6 +176,7 @@ class InferenceSession:
             self._changed = False
             self._plans.clear()
             self._executions.clear()
+            self._fewer.clear()
             self._drop_memory()
         plan = self._plans.get(self._key(symbols))
         if plan is None:
@@ -234,6 +256,7 @@ class InferenceSession:
         known_inputs = {spec.name: spec for spec in graph.inputs}
         rows = symbols.pop(graph.batch) if graph.batch is not None else 1
         results: dict[str, np.ndarray] = {}
+        self.exits = np.full(rows, -1, np.int64) if self._caches is not None else None
         start, most, stops = 0, rows, 0
         while start < rows:
             plan = self._plan_for(symbols, max(rows, self._batch))
@@ -251,7 +274,7 @@ class InferenceSession:
                     if name not in results:
                         results[name] = np.empty((rows * each, *shape[1:]), dtype=spec.dtype)
                     targets[name] = results[name][start * each : (start + count) * each]
-            if self._run_slice(execution, part, targets, on_layer):
+            if self._run_slice(execution, part, targets, on_layer, symbols, start):
                 start, stops = start + count, 0
             elif not self._changed:
                 stops += count == 1
@@ -266,6 +289,8 @@ class InferenceSession:
         feeds: Mapping[str, np.ndarray],
         targets: Mapping[str, np.ndarray],
         on_layer: Callable[[str, float, int], None] | None,
+        symbols: Mapping[str, int],
+        start: int,
     ) -> bool:
         """Run one slice under the monitor. ``False``: it was stopped, and there is room again or a new ceiling."""
         execution.profiling = self.profiling
@@ -278,7 +303,13 @@ class InferenceSession:
         if monitor is not None:
             monitor.watch()
         try:
-            execution.run(feeds, targets, on_layer)
+            if self._caches is not None and self._caches.output in targets:
+                assert self.exits is not None
+                output = targets[self._caches.output]
+                exits = self._caches.run(execution, feeds, output, lambda rows: self._smaller(symbols, rows), on_layer)
+                self.exits[start : start + len(exits)] = exits
+            else:
+                execution.run(feeds, targets, on_layer)
         except Stopped:
             if self._changed:
                 return False
@@ -291,6 +322,37 @@ class InferenceSession:
             if monitor is not None:
                 monitor.rest()
         return True
+
+    def _prepare_caches(self, symbols: Mapping[str, int], batch: int) -> None:
+        """Make the programs that rows go on with once others have left: a plan counts what is there."""
+        from .cache import SIZES
+
+        assert self._caches is not None
+        self._caches.prepare(batch)
+        for rows in SIZES:
+            if rows >= batch:
+                break
+            self._caches.prepare(rows)
+            key = self._key(symbols, rows)
+            if key not in self._fewer:
+                bound = {**symbols, **({self._graph.batch: rows} if self._graph.batch is not None else {})}
+                self._fewer[key] = Execution(self.store, bound, self.kernels, self.threads)
+
+    def _smaller(self, symbols: Mapping[str, int], rows: int) -> Execution | None:
+        """The execution that ``rows`` rows of the running slice go on with, on the same arena; ``None`` where the arena is too small."""
+        assert self._memory is not None and self._last is not None
+        key = self._key(symbols, rows)
+        execution = self._fewer.get(key)
+        if execution is None:
+            bound = {**symbols, **({self._graph.batch: rows} if self._graph.batch is not None else {})}
+            execution = self._fewer[key] = Execution(self.store, bound, self.kernels, self.threads)
+        if execution.arena_bytes > self._memory.nbytes:
+            return None
+        execution.bind(self._memory)
+        execution.profiling = self.profiling
+        execution.program.stopped = self._last.program.stopped  # a stop that came just now
+        self._last = execution
+        return execution
 
     def _exceeded(self, now: int) -> CeilingExceeded:
         return CeilingExceeded(
@@ -364,6 +426,11 @@ class InferenceSession:
             "regions": [{"name": r.name, "offset": r.offset, "bytes": r.nbytes} for r in plan.regions] if plan else [],
         }
 
+    def cache_report(self) -> dict[str, Any] | None:
+        """Where rows were answered and what watching the caches has found; ``None`` without caches. Where each row of the last run
+        was answered is in ``exits``: the number of the cache, -1 for the network."""
+        return self._caches.report() if self._caches is not None else None
+
     def set_memory_limit(self, limit: str | int | None) -> None:
         """Change the ceiling. Raises PlanError (and keeps the old one) where the model cannot run under it.
 
@@ -394,6 +461,7 @@ class InferenceSession:
         """Give memory back to the system between runs: the arena's pages, spare executions, free heap. The next run takes them again."""
         with self._alone("trim"):
             self._executions = {key: e for key, e in self._executions.items() if e is self._last}
+            self._fewer.clear()
             self._relieve()
 
     def profile(self) -> list[tuple[str, str, float]]:
@@ -419,8 +487,12 @@ class InferenceSession:
             if self._monitor is not None:
                 self._monitor.close()
                 self._monitor = None
+            if self._caches is not None:
+                self._caches.close()
+                self._caches = None
             self._plans.clear()
             self._executions.clear()
+            self._fewer.clear()
             self._last = None
             self._drop_memory()
             self._store = None

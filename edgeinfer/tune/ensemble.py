@@ -26,6 +26,7 @@ from ..errors import InputError, UsageError
 from ..runtime.ensemble import EnsembleFile, Member, Setting, open_members
 from ..runtime.stop import binomial_upper, margins, probabilities
 from .page import Line, chart, page, paragraph, table
+from .thresholds import improve, stops
 
 #: weights of an error against the latency of all members that make the curve
 WEIGHTS = tuple(float(w) for w in np.geomspace(0.05, 1000.0, 40))
@@ -90,10 +91,7 @@ class Ladder:
 
     def used(self, thresholds: Sequence[float]) -> np.ndarray:
         """Members that run, per row."""
-        used = np.full(self.answers.shape[1], len(self.answers))
-        for k in range(len(self.answers) - 2, -1, -1):
-            used[self.margins[k] > thresholds[k]] = k + 1
-        return used
+        return stops(self.margins, thresholds) + 1
 
     def outcome(self, thresholds: Sequence[float]) -> Outcome:
         """What ``thresholds`` do."""
@@ -118,36 +116,7 @@ class Ladder:
 
     def fit(self, weight: float, start: Sequence[float]) -> tuple[float, ...]:
         """Thresholds that minimise mean cost / full cost + ``weight`` * mean loss, one after the other from ``start`` until none moves."""
-        value = (self.cost / self.cost[-1])[:, None] + weight * self.losses()
-        members, rows = self.answers.shape
-        thresholds = list(start)
-        for _ in range(10):
-            before = list(thresholds)
-            for k in range(members - 1):
-                reached = np.ones(rows, bool)
-                for j in range(k):
-                    reached &= self.margins[j] <= thresholds[j]
-                at = np.flatnonzero(reached)
-                if not len(at):
-                    continue
-                later = np.full(len(at), members - 1)
-                for j in range(members - 2, k, -1):
-                    later[self.margins[j, at] > thresholds[j]] = j
-                gain = value[k, at] - value[later, at]  # of stopping here, row by row
-                order = np.argsort(-self.margins[k, at], kind="stable")
-                margin = self.margins[k, at][order].astype(np.float64)
-                total = np.concatenate([[0.0], np.cumsum(gain[order])])
-                cut = np.flatnonzero(np.concatenate([[True], margin[:-1] > margin[1:], [True]]))  # equal margins stop together
-                best = int(cut[np.argmin(total[cut])])
-                if best == 0:
-                    thresholds[k] = 1.0
-                elif best == len(at):
-                    thresholds[k] = 0.0
-                else:
-                    thresholds[k] = float((margin[best - 1] + margin[best]) / 2)
-            if thresholds == before:
-                break
-        return tuple(thresholds)
+        return improve(self.margins, (self.cost / self.cost[-1])[:, None] + weight * self.losses(), start)
 
 
 @dataclass(frozen=True)
