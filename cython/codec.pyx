@@ -45,13 +45,16 @@ cdef extern from "weights.h" nogil:
 cdef extern from "models.h" nogil:
     ctypedef struct ei_huffman_model:
         pass
+    ctypedef struct ei_planes_model:
+        pass
     ctypedef struct ei_rans_model:
         pass
-    int EI_HUFFMAN_LONGEST, EI_HUFFMAN_STREAMS, EI_RANS_MOST_BITS
+    int EI_HUFFMAN_LONGEST, EI_HUFFMAN_STREAMS, EI_HUFFMAN_PLANES, EI_RANS_MOST_BITS
     int ei_huffman_table_bits(int longest, uint64_t weights)
     size_t ei_huffman_model_size(int table_bits)
     size_t ei_rans_model_size(int bits)
     int ei_build_huffman(const uint8_t *lengths, int alphabet, int longest, int table_bits, ei_huffman_model *model)
+    int ei_build_planes(const uint8_t *lengths, int alphabet, int longest, ei_planes_model *model)
     int ei_build_rans(const uint8_t *frequencies, int alphabet, int bits, ei_rans_model *model)
     float ei_half_value(uint32_t h)
 
@@ -261,10 +264,12 @@ cdef class CodedTensor:
             if self._size(f"plane{i}") >= 1 << 32:
                 self._bad(f"plane {i}: offsets of 32 bits cannot reach {self._size(f'plane{i}')} bytes")
             if coder == "huffman":
-                if p.lanes != EI_HUFFMAN_STREAMS or not 1 <= p.extra <= EI_HUFFMAN_LONGEST:
-                    self._bad(f"plane {i}: expected {EI_HUFFMAN_STREAMS} streams and codes of 1..{EI_HUFFMAN_LONGEST} bits, found {p.lanes} and {p.extra}")
+                if p.lanes not in (EI_HUFFMAN_STREAMS, EI_HUFFMAN_PLANES) or not 1 <= p.extra <= EI_HUFFMAN_LONGEST:
+                    self._bad(f"plane {i}: expected {EI_HUFFMAN_STREAMS} streams, or {EI_HUFFMAN_PLANES} for planes of bits, and codes of "
+                              f"1..{EI_HUFFMAN_LONGEST} bits, found {p.lanes} and {p.extra}")
                 self._expect(f"model{i}", (self.alphabet[i] + 1) // 2)
-                self.model_at[i] = self._reserve(ei_huffman_model_size(ei_huffman_table_bits(p.extra, w.rows * w.k)))
+                self.model_at[i] = self._reserve(sizeof(ei_planes_model) if p.lanes == EI_HUFFMAN_PLANES
+                                                 else ei_huffman_model_size(ei_huffman_table_bits(p.extra, w.rows * w.k)))
             elif coder == "rans":
                 if p.lanes not in (1, 8, 32) or not 8 <= p.extra <= EI_RANS_MOST_BITS:
                     self._bad(f"plane {i}: expected 1, 8 or 32 states and frequencies of 8..{EI_RANS_MOST_BITS} bits, found {p.lanes} and {p.extra}")
@@ -336,8 +341,12 @@ cdef class CodedTensor:
                 if fault >= 0:
                     self._bad(f"plane {number}: offset {fault} of tiles is {p.at[fault]}; offsets must rise from 0 to {p.n_bytes}")
                 if p.coder == EI_HUFFMAN:
-                    status = ei_build_huffman(base + <int64_t>self.parts[f"model{number}"][0], self.alphabet[number], p.extra,
-                                              ei_huffman_table_bits(p.extra, w.rows * w.k), <ei_huffman_model *>(self.owned + self.model_at[number]))
+                    if p.lanes == EI_HUFFMAN_PLANES:
+                        status = ei_build_planes(base + <int64_t>self.parts[f"model{number}"][0], self.alphabet[number], p.extra,
+                                                 <ei_planes_model *>(self.owned + self.model_at[number]))
+                    else:
+                        status = ei_build_huffman(base + <int64_t>self.parts[f"model{number}"][0], self.alphabet[number], p.extra,
+                                                  ei_huffman_table_bits(p.extra, w.rows * w.k), <ei_huffman_model *>(self.owned + self.model_at[number]))
                     if status:
                         self._bad(f"plane {number}: the code lengths are not those of a complete code of at most {p.extra} bits")
                     p.model = self.owned + self.model_at[number]

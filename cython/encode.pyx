@@ -33,26 +33,30 @@ def histogram(const uint8_t[::1] symbols, int64_t[::1] counts):
             counts[i] += part[0][i] + part[1][i] + part[2][i] + part[3][i]
 
 
+cdef int64_t pack_rows(const uint8_t *symbols, int64_t padded, int bits, uint8_t *out) noexcept nogil:
+    """Fields of the symbols of one k; ``out`` is zeroed. Returns the bytes written."""
+    cdef int64_t j, at = 0, nbytes
+    cdef int field = 8, low = 0, part, shift, mask
+    while field:
+        if bits & field:
+            nbytes = padded * field // 8
+            mask = (1 << field) - 1
+            for part in range(8 // field):
+                shift = part * field
+                for j in range(nbytes):
+                    out[at + j] |= <uint8_t>((symbols[part * nbytes + j] >> low & mask) << shift)
+            at += nbytes
+            low += field
+        field >>= 1
+    return at
+
+
 def pack(const uint8_t[::1] symbols, int64_t padded, int bits, uint8_t[::1] out):
     """Fields of ``bits`` bits; ``symbols`` is a run of whole k of ``padded`` rows, ``out`` exactly its packed size, zeroed."""
-    cdef int64_t k = symbols.shape[0] // padded, i, j, at = 0, nbytes, base
-    cdef int field, low, part, shift, mask
+    cdef int64_t i, at = 0
     with nogil:
-        for i in range(k):
-            low = 0
-            base = i * padded
-            field = 8
-            while field:
-                if bits & field:
-                    nbytes = padded * field // 8
-                    mask = (1 << field) - 1
-                    for part in range(8 // field):
-                        shift = part * field
-                        for j in range(nbytes):
-                            out[at + j] |= <uint8_t>((symbols[base + part * nbytes + j] >> low & mask) << shift)
-                    at += nbytes
-                    low += field
-                field >>= 1
+        for i in range(symbols.shape[0] // padded):
+            at += pack_rows(&symbols[i * padded], padded, bits, &out[at])
 
 
 def huffman(const uint8_t[::1] symbols, const int64_t[::1] start, const int64_t[:, ::1] stream_start, const uint32_t[::1] codes,
@@ -88,6 +92,53 @@ def huffman(const uint8_t[::1] symbols, const int64_t[::1] start, const int64_t[
                 if s < 3:
                     size = <uint16_t>(to - begin)
                     memcpy(&out[head + 2 * s], &size, 2)
+        at[tiles] = to
+    return to
+
+
+def planes(const uint8_t[::1] symbols, const int64_t[::1] start, const int64_t[::1] padded, const uint32_t[::1] codes,
+           const uint8_t[::1] lengths, int shortest, int longest, uint8_t[::1] out, int64_t[::1] at):
+    """Write all tiles with code bits in planes by depth; ``padded[t]`` are the rows of tile ``t``. ``codes`` have their first bit highest.
+
+    ``out`` is zeroed and must hold everything and 16 bytes more. Returns the bytes written; ``at`` gets the tiles' offsets.
+    """
+    cdef int64_t t, i, j, tiles = start.shape[0] - 1, to = 0, head, begin
+    cdef int depth, n
+    cdef uint64_t window
+    cdef uint16_t size
+    cdef uint8_t[32] first
+    cdef uint8_t s
+    with nogil:
+        for t in range(tiles):
+            at[t] = to
+            head = to
+            to += 2 * (longest - shortest - 1) if longest > shortest else 0
+            i = start[t]
+            while i < start[t + 1]:
+                for j in range(padded[t]):
+                    s = symbols[i + j]
+                    first[j] = <uint8_t>(codes[s] >> (lengths[s] - shortest))
+                to += pack_rows(first, padded[t], shortest, &out[to])
+                i += padded[t]
+            for depth in range(shortest, longest):
+                window = 0
+                n = 0
+                begin = to
+                for i in range(start[t], start[t + 1]):
+                    s = symbols[i]
+                    if lengths[s] > depth:
+                        window |= <uint64_t>(codes[s] >> (lengths[s] - 1 - depth) & 1) << n
+                        n += 1
+                        if n == 64:
+                            memcpy(&out[to], &window, 8)
+                            to += 8
+                            window = 0
+                            n = 0
+                memcpy(&out[to], &window, 8)
+                to += (n + 7) // 8
+                if depth < longest - 1:
+                    size = <uint16_t>(to - begin)
+                    memcpy(&out[head + 2 * (depth - shortest)], &size, 2)
         at[tiles] = to
     return to
 

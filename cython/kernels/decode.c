@@ -36,7 +36,8 @@ int EI_FN(ei_decode_symbols)(const ei_plane *p, ei_place t, int64_t k, int64_t p
   switch (p->coder) {
     case EI_RAW_U8: return copy_symbols(t.bytes, k * padded, alphabet, symbols);
     case EI_PACKED: return EI_FN(ei_decode_packed)(p, t.bytes, t.n, k, padded, symbols);
-    case EI_HUFFMAN: return EI_FN(ei_decode_huffman)(p, t.bytes, t.n, k, padded, symbols);
+    case EI_HUFFMAN:
+      return (p->lanes == EI_HUFFMAN_PLANES ? EI_FN(ei_decode_planes) : EI_FN(ei_decode_huffman))(p, t.bytes, t.n, k, padded, symbols);
     case EI_RANS: return EI_FN(ei_decode_rans)(p, t.bytes, t.n, k, padded, symbols);
     case EI_GAPS: return EI_FN(ei_decode_gaps)(p, t.bytes, t.n, k, padded, symbols);
     default: return EI_BAD_STREAM;

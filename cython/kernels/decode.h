@@ -9,7 +9,7 @@
 /* Symbols of one tile, [k][padded rows], from the plane's tile `tile`.  symbols: count bytes, and 64 that may be scribbled on.
  * 0 or EI_BAD_STREAM. */
 typedef int ei_decode_symbols_fn(const ei_plane *plane, const uint8_t *tile, size_t tile_bytes, int64_t k, int64_t padded, uint8_t *symbols);
-ei_decode_symbols_fn EI_FN(ei_decode_packed), EI_FN(ei_decode_huffman), EI_FN(ei_decode_rans), EI_FN(ei_decode_gaps);
+ei_decode_symbols_fn EI_FN(ei_decode_packed), EI_FN(ei_decode_huffman), EI_FN(ei_decode_planes), EI_FN(ei_decode_rans), EI_FN(ei_decode_gaps);
 
 /* the bytes of a tile in a plane */
 typedef struct {

@@ -12,6 +12,7 @@
 #define EI_HUFFMAN_STREAMS 4    /* one per segment of k */
 #define EI_HUFFMAN_HEADER 6     /* bytes: u16 lengths of the first three streams; the fourth takes the rest */
 #define EI_HUFFMAN_RUN 6        /* symbols that one table look-up gives at most */
+#define EI_HUFFMAN_PLANES 0     /* `lanes` of a plane whose code bits lie in planes by depth (decode_planes.c) */
 #define EI_RANS_LANES 32        /* most interleaved states of a tile */
 #define EI_RANS_LOW (1u << 16)  /* a state is in [2^16, 2^32); it starts (for the decoder: ends) at 2^16 */
 #define EI_RANS_MOST_BITS 12    /* log2 of the frequency total: at most */
@@ -23,6 +24,14 @@ typedef struct {
   int64_t bits;
   uint64_t entry[];
 } ei_huffman_model;
+
+/* Codes whose bits lie in planes: the depths at which leaves begin and end, leaves[d]: codes of at most d bits, symbols in the order of
+ * codes.  A code of one symbol has two leaves of depth 1. */
+typedef struct {
+  int32_t shortest, longest, used;
+  int32_t leaves[EI_HUFFMAN_LONGEST + 1];
+  uint8_t symbol[256];
+} ei_planes_model;
 
 /* Entry of a rANS table, indexed by the slot: symbol | (frequency - 1) << 8 | (slot - first slot of the symbol) << 20 */
 typedef struct {
@@ -50,6 +59,8 @@ static inline float ei_half_value(uint32_t h) {
 /* lengths: a nibble per symbol, low one first, 0 = does not occur.  0, or EI_BAD_STREAM unless the code is complete and no code
  * is longer than `longest` <= table_bits <= EI_HUFFMAN_LONGEST; a code of one symbol has length 1. */
 int ei_build_huffman(const uint8_t *lengths, int alphabet, int longest, int table_bits, ei_huffman_model *model);
+/* the same for bits in planes */
+int ei_build_planes(const uint8_t *lengths, int alphabet, int longest, ei_planes_model *model);
 /* frequencies: u16 little endian per symbol.  0, or EI_BAD_STREAM unless they sum to 2^bits, 1 <= bits <= EI_RANS_MOST_BITS. */
 int ei_build_rans(const uint8_t *frequencies, int alphabet, int bits, ei_rans_model *model);
 

@@ -14,7 +14,13 @@ QUANTIZER_OPTIONS: dict[str, list[dict]] = {
     "kmeans": [{"bits": bits} for bits in range(1, 9)],
     "sign": [{"bits": bits} for bits in range(2, 9)] + [{"error_bound": 0.2}],
 }
-CODER_OPTIONS: dict[str, list[dict]] = {"raw": [{}], "packed": [{}], "huffman": [{}], "rans": [{}], "gaps": [{}]}
+CODER_OPTIONS: dict[str, list[dict]] = {
+    "raw": [{}],
+    "packed": [{}],
+    "huffman": [{"layout": "planes"}, {"layout": "streams"}],
+    "rans": [{}],
+    "gaps": [{}],
+}
 
 #: rows, k, groups, k_chunk
 SHAPES = [
@@ -47,8 +53,17 @@ def make(registry, cases, name, options=None):
     return registry[name](**(cases[name][0] if options is None else options))
 
 
-def coder(name):
-    return make(CODERS, CODER_OPTIONS, name)
+def coder(name, options=None):
+    return make(CODERS, CODER_OPTIONS, name, options)
+
+
+def coders():
+    """Every coder with every set of options of its case."""
+    return [
+        pytest.param(name, options, id=f"{name}-{'-'.join(map(str, (options or {}).values()))}")
+        for name in CODERS
+        for options in CODER_OPTIONS.get(name, [None])
+    ]
 
 
 def quantizer(name, options):

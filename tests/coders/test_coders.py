@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from coders import cases
 from edgeinfer.coders import CODERS, TileLayout, Tiles, default_k_chunk, encode_tensor, smallest
-from edgeinfer.coders.huffman import canonical_codes, code_lengths
+from edgeinfer.coders.huffman import canonical_codes, code_lengths, short_lengths
 from edgeinfer.coders.rans import cost_bits, frequencies
 from edgeinfer.container import coded_tensor
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import ContainerError, UsageError
+from edgeinfer.kernels.codec import available_kernels
 from edgeinfer.quantizers import KMeans, Uniform
 
 COUNTS = st.lists(st.integers(0, 10**9), min_size=1, max_size=256).filter(any)
@@ -56,10 +57,48 @@ def test_code_lengths_are_complete_limited_and_optimal(values):
         assert int(counts @ free) == unlimited
 
 
+@settings(max_examples=60, deadline=None)
+@given(COUNTS)
+def test_codes_of_few_depths_cost_little(values):
+    counts = np.asarray(values, np.int64)
+    lengths, best = short_lengths(counts), code_lengths(counts)
+    assert lengths.max() <= best.max()
+    assert int(counts @ lengths) <= 1.02 * int(counts @ best)
+    if np.count_nonzero(counts) > 1:
+        assert sum(2.0 ** -int(n) for n in lengths[lengths > 0]) == 1
+
+
+def test_layouts_of_huffman():
+    weights = cases.weights(64, 512)
+    few, many = (Tiles.cut(KMeans(bits).quantize(weights).symbols, TileLayout.of(64, 512), 1 << bits) for bits in (5, 7))
+    assert [CODERS["huffman"]().encode_tiles(tiles).lanes for tiles in (few, many)] == [0, 4]
+    assert [CODERS["huffman"]("planes").encode_tiles(tiles).lanes for tiles in (few, many)] == [0, 0]
+    with pytest.raises(UsageError, match="layout.*'rows'"):
+        CODERS["huffman"]("rows")
+
+
+@pytest.mark.parametrize("part", ["first length", "last byte", "one byte less"])
+def test_damaged_planes_are_refused(part):
+    """Streams must be used up exactly: other lengths, or a stream with more or fewer deep symbols, are not a tile."""
+    weights = cases.weights(32, 512)
+    encoded = encode_tensor("t", weights, 32, 1, KMeans(4), CODERS["huffman"]("planes"))
+    plane, at = encoded.parts["plane0"], encoded.parts["at0"]
+    if part == "first length":
+        plane[0] ^= 1
+    elif part == "last byte":
+        plane[2 : 2 + 512] = 0xFF
+    else:
+        encoded.parts["plane0"] = plane[:-1].copy()
+        at[-1] -= 1
+    for kernels in available_kernels():
+        with pytest.raises(ContainerError, match="not a valid stream"):
+            coded_tensor("t", weights.shape, encoded).decode(kernels)
+
+
 def test_canonical_codes_are_free_of_prefixes():
     lengths = code_lengths(np.asarray([90, 3, 50, 1, 1, 0, 7]))
     codes = canonical_codes(lengths)
-    words = [format(int(codes[s]), f"0{n}b")[::-1] for s, n in enumerate(lengths) if n]
+    words = [format(int(codes[s]), f"0{n}b") for s, n in enumerate(lengths) if n]
     assert not any(a != b and b.startswith(a) for a in words for b in words)
 
 
@@ -74,13 +113,13 @@ def test_frequencies_sum_and_keep_every_symbol(values, bits):
     assert cost_bits(counts, frequency) <= entropy_bits(counts) + 0.25 * counts.sum() + 1e-6 * counts.sum()
 
 
-@pytest.mark.parametrize("name", list(CODERS))
+@pytest.mark.parametrize("name, options", cases.coders())
 @pytest.mark.parametrize("pruned", [False, True])
-def test_estimated_size_is_the_size(name, pruned):
+def test_estimated_size_is_the_size(name, options, pruned):
     weights = cases.weights(256, 700, pruned)
     quantized = KMeans(5).quantize(weights)
     tiles = Tiles.cut(quantized.symbols, TileLayout.of(256, 700), len(quantized.table))
-    coder = cases.coder(name)
+    coder = cases.coder(name, options)
     assert coder.size_bits(tiles) == pytest.approx(8 * coder.encode_tiles(tiles).nbytes, rel=0.005)
 
 
@@ -90,7 +129,7 @@ def test_entropy_coders_reach_the_entropy():
     tiles = Tiles.cut(quantized.symbols, TileLayout.of(256, 2048), len(quantized.table))
     floor = entropy_bits(tiles.counts) / tiles.layout.weights
     rans = 8 * CODERS["rans"]().encode_tiles(tiles).nbytes / tiles.layout.weights
-    huffman = 8 * CODERS["huffman"]().encode_tiles(tiles).nbytes / tiles.layout.weights
+    huffman = 8 * CODERS["huffman"]("streams").encode_tiles(tiles).nbytes / tiles.layout.weights
     gaps = 8 * CODERS["gaps"]().encode_tiles(tiles).nbytes / tiles.layout.weights
     assert floor < rans < floor + 0.06
     assert 1 < huffman < huffman_cost(tiles.counts) / tiles.layout.weights + 0.02

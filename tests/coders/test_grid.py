@@ -12,10 +12,10 @@ from edgeinfer.errors import UsageError
 from edgeinfer.kernels.codec import available_kernels
 
 
-@pytest.mark.parametrize("coder_name", list(CODERS))
+@pytest.mark.parametrize("coder_name, coder_options", cases.coders())
 @pytest.mark.parametrize("name, options", cases.quantizers())
-def test_decoders_give_what_the_quantizer_said(name, options, coder_name):
-    quantizer, coder = cases.quantizer(name, options), cases.coder(coder_name)
+def test_decoders_give_what_the_quantizer_said(name, options, coder_name, coder_options):
+    quantizer, coder = cases.quantizer(name, options), cases.coder(coder_name, coder_options)
     if name == "none" and coder_name != "raw":
         with pytest.raises(UsageError, match=f"'t'.*{coder_name}.*raw"):
             encode_tensor("t", cases.weights(4, 4), 4, 1, quantizer, coder)

@@ -81,16 +81,25 @@ static void fill_plane(ei_weights *w, int number, int coder, int alphabet) {
   uint8_t *bytes = random_bytes((size_t)n + EI_OVERREAD);
   uint8_t stored[512];
   if (coder == EI_HUFFMAN) {
-    p->lanes = EI_HUFFMAN_STREAMS;
     p->extra = random_lengths(alphabet, stored);
-    int table_bits = next(2) ? EI_HUFFMAN_LONGEST : p->extra;
-    ei_huffman_model *model = (void *)exactly(ei_huffman_model_size(table_bits), 64);
-    if (ei_build_huffman(stored, alphabet, p->extra, table_bits, model)) abort();
-    p->model = model;
+    p->lanes = next(2) ? EI_HUFFMAN_STREAMS : EI_HUFFMAN_PLANES;
+    int lengths = 3, head = EI_HUFFMAN_HEADER;
+    if (p->lanes == EI_HUFFMAN_PLANES) {
+      ei_planes_model *model = (void *)exactly(sizeof *model, 64);
+      if (ei_build_planes(stored, alphabet, p->extra, model)) abort();
+      p->model = model;
+      lengths = model->longest - model->shortest - 1;
+      head = 2 * (lengths > 0 ? lengths : 0);
+    } else {
+      int table_bits = next(2) ? EI_HUFFMAN_LONGEST : p->extra;
+      ei_huffman_model *model = (void *)exactly(ei_huffman_model_size(table_bits), 64);
+      if (ei_build_huffman(stored, alphabet, p->extra, table_bits, model)) abort();
+      p->model = model;
+    }
     for (int64_t t = 0; t < tiles; t++) /* stream lengths that fit, mostly */
-      if (next(4) && p->at[t + 1] - p->at[t] >= EI_HUFFMAN_HEADER)
-        for (int s = 0; s < 3; s++) {
-          uint16_t size = (uint16_t)next((p->at[t + 1] - p->at[t] - EI_HUFFMAN_HEADER) / 3 + 1);
+      if (next(4) && p->at[t + 1] - p->at[t] >= (uint32_t)head)
+        for (int s = 0; s < lengths; s++) {
+          uint16_t size = (uint16_t)next((p->at[t + 1] - p->at[t] - (uint32_t)head) / 3 + 1);
           memcpy(bytes + p->at[t] + 2 * s, &size, 2);
         }
   } else if (coder == EI_RANS) {

@@ -259,7 +259,7 @@ def test_random_tiles_are_refused_or_decoded_to_values_of_the_table(name):
                 else:
                     assert np.isin(results[-1], allowed).all()
             assert all((r is None) == (results[0] is None) and (r is None or np.array_equal(r, results[0])) for r in results)
-        if name in ("huffman", "rans"):
+        if name in ("huffman", "rans") and bits > 1:  # two codes of one bit each: any bytes are a tile
             assert refused
 
 
