@@ -30,6 +30,8 @@ from .thresholds import improve, stops
 
 #: weights of an error against the latency of all members that make the curve
 WEIGHTS = tuple(float(w) for w in np.geomspace(0.05, 1000.0, 40))
+#: steps of the curve beyond the last fitted point: shares of the way of each threshold to 1
+CAUTION = (0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 #: up to this many members every order is tried
 TRIED = 4
 OBJECTIVES = ("paper", "disagreement", "drop", "latency")
@@ -210,6 +212,12 @@ def curve_of(ladder: Ladder, weights: Sequence[float]) -> list[tuple[float, ...]
         start = ladder.fit(weight, start)
         found.append(start)
     cost = {t: ladder.outcome(t).milliseconds for t in [*found, *ends]}
+    # few rows are answered otherwise, and where none is left the weights say nothing: from there to all members in even steps
+    slowest = max((t for t in found if t not in ends), key=lambda t: cost[t], default=ends[0])
+    for share in CAUTION:
+        stricter = tuple(t + share * (1.0 - t) for t in slowest)
+        cost[stricter] = ladder.outcome(stricter).milliseconds
+        found.append(stricter)
     inner = sorted((t for t in dict.fromkeys(found) if t not in ends), key=lambda t: cost[t])
     kept: list[tuple[float, ...]] = []
     for thresholds in inner:
@@ -296,7 +304,7 @@ def fit(
             bounds[chosen] = min(bounds[chosen], max_disagreement)
     elif objective == "paper":
         error = max(measured[-1].error or 0.0, 0.5 / rows)
-        values = [alpha * o.milliseconds / measured[-1].milliseconds + (1 - alpha) * (o.drop or 0.0) / error for o in measured]
+        values = [alpha * o.milliseconds / judged[-1].milliseconds + (1 - alpha) * (o.drop or 0.0) / error for o in judged]
         chosen = int(np.argmin(values))
     else:
         within = [
