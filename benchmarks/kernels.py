@@ -87,7 +87,13 @@ def main() -> None:
     parser.add_argument("--coder", default="packed", choices=["raw", "packed", "huffman", "rans", "gaps"])
     parser.add_argument("--only", default="", help="part of a layer's name")
     parser.add_argument("--seconds", type=float, default=0.7, help="time given to a layer")
+    parser.add_argument("--networks", action="store_true", help="instead: every convolution of whole networks (convolutions.py)")
     a = parser.parse_args()
+    if a.networks:
+        from convolutions import NETWORKS, table
+
+        table(list(NETWORKS), a.kernels, 0.2)
+        return
     print(f"{a.kernels}, {a.threads} thread(s), {'float32' if a.coder == 'raw' else f'{a.bits} bits'}, {a.coder}")
     for name, shape in LAYERS.items():
         if a.only in name:

@@ -1,6 +1,8 @@
 """Batch-1 latency against onnxruntime: same inputs, same thread count, alternating runs (A B A B) in one process, ratio of minima.
 
-python benchmarks/latency.py --bits 4 --threads 1 bvlc_alexnet vgg19 resnet50 squeezenet
+python benchmarks/latency.py --bits 4 --threads 1 bvlc_alexnet vgg19 resnet50 squeezenet minilm:16
+
+A name may end in the number of tokens. Names: the light networks of the onnx package, those of ``architectures.py``, the shared models.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import networks  # noqa: E402
 import numpy as np  # noqa: E402
 import onnxruntime as ort  # noqa: E402
+from architectures import ARCHITECTURES, architecture_file  # noqa: E402
 
 import edgeinfer as ei  # noqa: E402
 
@@ -28,6 +31,8 @@ def files(name: str, quantizer: str, bits: int | None, coder: str | None) -> tup
     FOLDER.mkdir(parents=True, exist_ok=True)
     if name in networks.LIGHT:
         source = networks.light_network_file(name)
+    elif name in ARCHITECTURES:
+        source = architecture_file(name, FOLDER)
     else:
         source = FOLDER / f"{name}.onnx"
         if not source.exists():
@@ -43,7 +48,7 @@ def files(name: str, quantizer: str, bits: int | None, coder: str | None) -> tup
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(networks.LIGHT))
+    parser.add_argument("names", nargs="*", default=[*networks.LIGHT, *ARCHITECTURES, "minilm:128", "minilm:16"])
     parser.add_argument("--quantizer", default="kmeans")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--coder", default="packed")
@@ -55,14 +60,15 @@ def main() -> None:
     print("| network | edgeinfer ms | onnxruntime ms | ratio of minima | ratio of medians |")
     print("|---|---|---|---|---|")
     for name in options.names:
+        name, _, length = name.partition(":")
         source, target = files(name, options.quantizer, options.bits, options.coder)
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = options.threads
         theirs = ort.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
-        if name in networks.LIGHT:
+        if name in networks.LIGHT or name in ARCHITECTURES:
             feed = {theirs.get_inputs()[0].name: networks.smooth_images(1, (3, 224, 224), 1)}
         else:
-            feed = networks.shared_inputs(name, 1, 1, length=128)
+            feed = networks.shared_inputs(name, 1, 1, length=int(length or 128))
         ours = ei.InferenceSession(target, threads=options.threads)
         times: tuple[list[float], list[float]] = ([], [])
         end = time.perf_counter() + 2 * options.seconds
@@ -74,7 +80,7 @@ def main() -> None:
                     times[index].append(time.perf_counter() - began)
         mine, other = (np.array(t) * 1e3 for t in times)
         ratios = f"{mine.min() / other.min():.2f} | {np.median(mine) / np.median(other):.2f}"
-        print(f"| {name} | {mine.min():.2f} | {other.min():.2f} | {ratios} |", flush=True)
+        print(f"| {name}{' of ' + length if length else ''} | {mine.min():.2f} | {other.min():.2f} | {ratios} |", flush=True)
         if options.profile:
             ours.profiling = True
             ours.run(None, feed)

@@ -272,9 +272,17 @@ int EI_FN(ei_conv)(const ei_step *step, ei_share *share, void *scratch) {
           }
         }
         float *total = f.chunks > 1 ? s.total + p0 * EI_ROW_BLOCK : s.total;
-        EI_FN(ei_tile)(use, (const float *const *)s.ptr, m, s.panel, ld, (int)rows, total, chunk == 0);
-        if (chunk == f.chunks - 1)
-          ei_finish_tile(&e, total, m, rows, y + p0 * i->y_ld, i->y_ld, residual ? residual + p0 * i->residual_ld : NULL, i->residual_ld);
+        if (chunk < f.chunks - 1) {
+          EI_FN(ei_tile)(use, (const float *const *)s.ptr, m, s.panel, ld, (int)rows, total, chunk == 0);
+          continue;
+        }
+        const ei_target to = {&e, y + p0 * i->y_ld, residual ? residual + p0 * i->residual_ld : NULL, i->y_ld, i->residual_ld};
+        for (int j = 0; j < m; j++) /* their rows lie far apart, where no hardware looks ahead */
+          for (int64_t r = 0; r < rows; r += 16) {
+            __builtin_prefetch(to.y + j * to.y_ld + r, 1);
+            if (residual) __builtin_prefetch(to.residual + j * to.residual_ld + r, 0);
+          }
+        EI_FN(ei_tile_to)(use, (const float *const *)s.ptr, m, s.panel, ld, (int)rows, total, chunk == 0, &to);
       }
     }
   }

@@ -29,6 +29,12 @@ EI_INLINE void ei_finish_vector(const ei_finish *e, vf total, int64_t r, int64_t
   vstore_n(y, ei_clamped(e->clamp, t), n);
 }
 
+/* what is left of the activation, on m pixels that are finished otherwise */
+static inline void ei_activate_tile(const ei_finish *e, int m, int64_t rows, float *y, int64_t y_ld) {
+  if (e->clamp.rest == EI_ACT_NONE) return;
+  for (int j = 0; j < m; j++) EI_FN(ei_activate)(e->clamp.rest, e->a, e->b, y + j * y_ld, y + j * y_ld, rows);
+}
+
 /* m pixels whose totals are EI_ROW_BLOCK floats apart */
 static inline void ei_finish_tile(const ei_finish *e, const float *total, int m, int64_t rows, float *y, int64_t y_ld, const float *residual,
                                   int64_t residual_ld) {

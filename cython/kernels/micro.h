@@ -1,6 +1,7 @@
 /* micro.h - the inner product that every weighted step shares: pixels times one panel, in the order of additions of weights.h. */
 #ifndef EI_MICRO_H
 #define EI_MICRO_H
+#include "finish.h"
 #include "table.h"
 #include "vec.h"
 
@@ -41,5 +42,17 @@ static inline void ei_plain_runs(ei_runs *runs, int32_t *len, int64_t n) {
 /* Add the sums of one chunk to total[m][EI_ROW_BLOCK] (start: begin total with them).  Pixel i of run r begins at ptr[r * EI_MR + i].
  * 1 <= m <= EI_MR; panel as decoded, ld 16 or 32; totals of rows up to ld are written whether they exist or not. */
 void EI_FN(ei_tile)(const ei_runs *runs, const float *const *ptr, int m, const float *panel, int ld, int rows, float *total, int start);
+
+/* where a finished tile goes: rows of pixel i at y + i * y_ld; residual may be NULL */
+typedef struct {
+  const ei_finish *e;
+  float *y;
+  const float *residual;
+  int64_t y_ld, residual_ld;
+} ei_target;
+
+/* ei_tile on the last chunk of k, and what ei_finish_tile does with the totals, while they are still in registers */
+void EI_FN(ei_tile_to)(const ei_runs *runs, const float *const *ptr, int m, const float *panel, int ld, int rows, float *total, int start,
+                       const ei_target *to);
 
 #endif

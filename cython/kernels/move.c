@@ -66,6 +66,47 @@ int64_t EI_FN(ei_copy_units)(const ei_step *step) {
   }
 COPY_BLOCKS(uint8_t) COPY_BLOCKS(uint16_t) COPY_BLOCKS(uint32_t) COPY_BLOCKS(uint64_t)
 
+/* A matrix turned over, in blocks of 4 x 4: neighbours along a lie side by side in x, those along b in y. */
+typedef uint32_t quad __attribute__((vector_size(16)));
+static inline quad quad_at(const uint32_t *p) {
+  quad q;
+  memcpy(&q, p, 16);
+  return q;
+}
+static void turn_few(const uint32_t *x, uint32_t *y, dim a, dim b, int64_t a0, int64_t a1, int64_t b0, int64_t b1) {
+  for (int64_t j = a0; j < a1; j++)
+    for (int64_t k = b0; k < b1; k++) y[j * a.sy + k] = x[j + k * b.sx];
+}
+static void turn(const char *from, char *to, dim a, dim b) {
+  const uint32_t *x = (const uint32_t *)from;
+  uint32_t *y = (uint32_t *)to;
+  for (int64_t a0 = 0; a0 < a.n; a0 += EDGE)
+    for (int64_t b0 = 0; b0 < b.n; b0 += EDGE) {
+      const int64_t a1 = a0 + EDGE < a.n ? a0 + EDGE : a.n, b1 = b0 + EDGE < b.n ? b0 + EDGE : b.n;
+      int64_t k = b0;
+      for (; b1 - k >= 3; k += 4) { /* three, as the colours of pixels, are four without the last */
+        const int64_t across = b1 - k < 4 ? 3 : 4;
+        const uint32_t *p = x + k * b.sx;
+        int64_t j = a0;
+        for (; j + 4 <= a1; j += 4) {
+          const quad r0 = quad_at(p + j), r1 = quad_at(p + j + b.sx), r2 = quad_at(p + j + 2 * b.sx), r3 = quad_at(p + j + (across - 1) * b.sx);
+          const quad even = {0, 4, 1, 5}, odd = {2, 6, 3, 7}, low = {0, 1, 4, 5}, high = {2, 3, 6, 7};
+          const quad l01 = __builtin_shuffle(r0, r1, even), h01 = __builtin_shuffle(r0, r1, odd);
+          const quad l23 = __builtin_shuffle(r2, r3, even), h23 = __builtin_shuffle(r2, r3, odd);
+          const quad out[4] = {__builtin_shuffle(l01, l23, low), __builtin_shuffle(l01, l23, high), __builtin_shuffle(h01, h23, low),
+                               __builtin_shuffle(h01, h23, high)};
+          EI_UNROLL for (int i = 0; i < 4; i++) {
+            uint32_t *q = y + (j + i) * a.sy + k;
+            if (across == 4) memcpy(q, &out[i], 16);
+            else memcpy(q, &out[i], 12);
+          }
+        }
+        turn_few(x, y, a, b, j, a1, k, k + across);
+      }
+      if (k < b1) turn_few(x, y, a, b, a0, a1, k, b1);
+    }
+}
+
 int EI_FN(ei_copy)(const ei_step *step, ei_share *share, void *scratch) {
   (void)scratch;
   const ei_copy_ints *i = (const ei_copy_ints *)step->i;
@@ -87,6 +128,8 @@ int EI_FN(ei_copy)(const ei_step *step, ei_share *share, void *scratch) {
       char *to = (char *)t->y + y * i->size;
       if (p.b.sx == 1 && p.b.sy == 1 && p.b.n * i->size >= 32) {
         for (int64_t j = 0; j < a.n; j++) memcpy(to + j * a.sy * i->size, from + j * a.sx * i->size, (size_t)(p.b.n * i->size));
+      } else if (i->size == 4 && a.sx == 1 && p.b.sy == 1 && p.b.n >= 3) {
+        turn(from, to, a, p.b);
       } else if (i->size == 4) {
         copy_uint32_t(from, to, a, p.b);
       } else if (i->size == 8) {
