@@ -95,9 +95,18 @@ def splits(what: str, alphas: list[float], count: int) -> None:
     """Means over divisions, a line per alpha."""
     made = recording(what)
     best = int((made.scores.argmax(axis=2) == made.labels).mean(axis=1).argmax())
-    print(
-        "| alpha | all / early, mean latency | accuracy, early | all | change | best member | its latency / early | members | p50 / p90 / p99 ms |"
+    columns = (
+        "alpha",
+        "all / early",
+        "early, %",
+        "all, %",
+        "change",
+        "best member, %",
+        "its latency / early",
+        "members",
+        "p50 / p90 / p99 ms",
     )
+    print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|---|---|")
     for alpha in alphas:
         found = []
