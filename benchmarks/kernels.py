@@ -1,6 +1,7 @@
 """Speed of the weighted kernels, layer by layer: least time of many runs, arithmetic rate, and weights per second.
 
     python benchmarks/kernels.py --kernels avx2 --threads 1 --bits 4 --coder packed [--only fc]
+    python benchmarks/kernels.py --coders           ceilings of the machine, then every coder: bits per weight against weights per second
 
 Weights are random; the coded layers go through the real quantizer and coder, so decoding is part of every figure.
 """
@@ -12,11 +13,12 @@ import time
 
 import numpy as np
 
-from edgeinfer.coders import CODERS
+from edgeinfer.coders import CODERS, Coder
 from edgeinfer.coders.tensor import encode_tensor
 from edgeinfer.container import coded_tensor
+from edgeinfer.kernels.codec import CodedTensor
 from edgeinfer.kernels.program import Program, available_kernels
-from edgeinfer.quantizers import QUANTIZERS
+from edgeinfer.quantizers import QUANTIZERS, Quantizer
 
 # name: images, height, width, input channels, output channels, kernel, stride, pad, groups
 LAYERS = {
@@ -79,6 +81,87 @@ def measure(shape: tuple[int, ...], kernels: str, threads: int, bits: int, coder
     return least, 2.0 * n * oh * ow * o * k, float(o * k)
 
 
+# name: quantizer, share of weights pruned, coder
+CODED: dict[str, tuple[Quantizer, float, Coder]] = {
+    **{f"packed {bits}": (QUANTIZERS["kmeans"](bits=bits), 0.0, CODERS["packed"]()) for bits in (2, 3, 4, 5, 6)},
+    "packed 8, uniform": (QUANTIZERS["uniform"](bits=8), 0.0, CODERS["packed"]()),
+    "sign 1 + 3": (QUANTIZERS["sign"](bits=4), 0.0, CODERS["packed"]()),
+    "sign 1 + 4": (QUANTIZERS["sign"](bits=5), 0.0, CODERS["packed"]()),
+    "huffman 4, planes": (QUANTIZERS["kmeans"](bits=4), 0.0, CODERS["huffman"](layout="planes")),
+    "huffman 4, streams": (QUANTIZERS["kmeans"](bits=4), 0.0, CODERS["huffman"](layout="streams")),
+    "huffman 5, planes": (QUANTIZERS["kmeans"](bits=5), 0.0, CODERS["huffman"](layout="planes")),
+    "sign 1 + 3, huffman": (QUANTIZERS["sign"](bits=4), 0.0, CODERS["huffman"](layout="planes")),
+    "rans 4": (QUANTIZERS["kmeans"](bits=4), 0.0, CODERS["rans"]()),
+    "gaps 4, 95 % zeros": (QUANTIZERS["kmeans"](bits=4), 0.95, CODERS["gaps"]()),
+    "gaps 4, 90 % zeros": (QUANTIZERS["kmeans"](bits=4), 0.9, CODERS["gaps"]()),
+    "huffman 4, 90 % zeros": (QUANTIZERS["kmeans"](bits=4), 0.9, CODERS["huffman"](layout="planes")),
+    "rans 4, 90 % zeros": (QUANTIZERS["kmeans"](bits=4), 0.9, CODERS["rans"]()),
+    "raw float16": (QUANTIZERS["none"](dtype="float16"), 0.0, CODERS["raw"]()),
+}
+
+
+def product_seconds(
+    weights: CodedTensor, images: int, kernels: str, threads: int, seconds: float, flush: np.ndarray | None = None
+) -> float:
+    """Least seconds of a product of ``images`` rows by a coded matrix; ``flush`` is read before each run, so that nothing is cached."""
+    rows, k = weights.rows, weights.k
+    x, y = aligned(images * k * 4), aligned(images * rows * 4)
+    x.view(np.float32)[:] = np.random.default_rng(1).standard_normal(images * k)
+    program = Program(kernels)
+    program.set_slot(0, x.ctypes.data, x.nbytes)
+    program.set_slot(1, y.ctypes.data, y.nbytes)
+    ints = dict(images=images, in_h=1, in_w=1, in_c=k, x_ld=k, out_h=1, out_w=1, out_c=rows, y_ld=rows, kh=1, kw=1, groups=1)
+    program.append("conv", {"x": (0, 0), "y": (1, 0)}, ints | dict(stride_h=1, stride_w=1, dilation_h=1, dilation_w=1), {}, weights)
+    scratch = aligned(program.scratch_bytes * threads)
+    program.set_scratch(scratch.ctypes.data, program.scratch_bytes)
+    least, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        if flush is not None:
+            flush.sum()
+        start = time.perf_counter()
+        program.run(0, 1, threads)
+        least = min(least, time.perf_counter() - start)
+    return least
+
+
+def ceilings(kernels: str) -> None:
+    """Read bandwidth by size of what is read (maximum of int32 by NumPy), and the rate of a convolution that suits the kernels."""
+    print("| ceiling | |\n|---|---|")
+    for kib in (256, 8192, 262144):
+        values, best, end = np.ones(kib * 256, np.int32), float("inf"), time.perf_counter() + 0.4
+        while time.perf_counter() < end:
+            repeats = max(1, 4096 // kib)
+            start = time.perf_counter()
+            for _ in range(repeats):
+                values.max()
+            best = min(best, (time.perf_counter() - start) / repeats)
+        print(f"| read {kib} KiB | {values.nbytes / best * 1e-9:.0f} GB/s |")
+    least, operations, _ = measure((1, 28, 28, 128, 128, 3, 1, 1, 1), kernels, 1, 4, "packed", 1.0)
+    print(f"| convolution 3x3, 128 channels | {operations / least * 1e-9:.0f} GFLOP/s |\n", flush=True)
+
+
+def coders(kernels: str, threads: int, seconds: float, only: str) -> None:
+    """Table of all coders: decoding alone and fused products, a small matrix that stays in cache and a large one after a flush."""
+    print("| coder | bits per weight | decode | product, 1 row | 4 rows | 1 row, flushed |\n|---|---|---|---|---|---|")
+    flush = np.ones(8 << 20)
+    random = np.random.default_rng(0)
+    for name, (quantizer, pruned, coder) in CODED.items():
+        if only not in name:
+            continue
+        tensors = []
+        for rows, k in ((1024, 1024), (4096, 4096)):
+            values = random.standard_normal((rows, k), np.float32)
+            values[random.random(values.shape, np.float32) < pruned] = 0
+            encoded = encode_tensor("w", values, rows, 1, quantizer, coder)
+            tensors.append(coded_tensor("w", values.shape, encoded))
+        small, large = tensors
+        decode = min(small.decode_seconds(kernels) for _ in range(max(3, int(seconds * 200))))
+        hot = [product_seconds(small, images, kernels, threads, seconds) for images in (1, 4)]
+        cold = product_seconds(large, 1, kernels, threads, 2 * seconds, flush)
+        rates = [small.rows * small.k / t * 1e-9 for t in (decode, *hot)] + [large.rows * large.k / cold * 1e-9]
+        print(f"| {name} | {encoded.bits_per_weight:.2f} | " + " | ".join(f"{rate:.1f}" for rate in rates) + " |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernels", default=available_kernels()[0], choices=available_kernels())
@@ -88,11 +171,17 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of a layer's name")
     parser.add_argument("--seconds", type=float, default=0.7, help="time given to a layer")
     parser.add_argument("--networks", action="store_true", help="instead: every convolution of whole networks (convolutions.py)")
+    parser.add_argument("--coders", action="store_true", help="instead: ceilings of the machine and every coder")
     a = parser.parse_args()
     if a.networks:
         from convolutions import NETWORKS, table
 
         table(list(NETWORKS), a.kernels, 0.2)
+        return
+    if a.coders:
+        print(f"{a.kernels}, {a.threads} thread(s); Gweights/s\n")
+        ceilings(a.kernels)
+        coders(a.kernels, a.threads, a.seconds, a.only)
         return
     print(f"{a.kernels}, {a.threads} thread(s), {'float32' if a.coder == 'raw' else f'{a.bits} bits'}, {a.coder}")
     for name, shape in LAYERS.items():

@@ -13,6 +13,8 @@ typedef void ei_gemv_fn(const ei_gemv *g, const uint8_t *symbols, const uint8_t 
 /* What a step prepares once per thread: value tables as the instruction set looks them up, and the loops for these weights. */
 struct ei_gemv {
   const ei_weights *w;
+  int sparse;                      /* gaps around weights of zero: entries alone are multiplied with a single row of x */
+  int fused;                       /* what follows is filled in */
   int decodes;                     /* the plane of symbols is entropy coded: its symbols are decoded first, a byte each */
   ei_gemv_fn *multiply[EI_GEMV_MOST]; /* by rows of x; NULL: no fused form */
   uint8_t bytes[2][4][16];         /* [third and fourth byte of a bfloat16 value][table of 16] */

@@ -210,6 +210,11 @@ class Coder:
         """Bits that :meth:`encode_tiles` would take, offsets and models included; exact but for the rounding of streams to bytes."""
         raise NotImplementedError
 
+    def cycles(self, tiles: Tiles) -> float:
+        """Processor cycles that one weight takes when a row of inputs is multiplied by the coded tensor: an estimate, measured with
+        ``benchmarks/kernels.py --coders`` on AVX2 (Zen 3); only the order of coders matters."""
+        raise NotImplementedError
+
     def encode(self, symbols: np.ndarray, groups: int, k_chunk: int | None, alphabet: int, pad: int = 0) -> Plane:
         """Encode a uint8 (rows, k) matrix of symbols below ``alphabet``; ``pad`` fills short blocks (the symbol nearest zero)."""
         rows, k = symbols.shape

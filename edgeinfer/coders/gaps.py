@@ -47,3 +47,6 @@ class Gaps(Coder):
     def size_bits(self, tiles: Tiles) -> float:
         _, width, entries = self._best(tiles)
         return float(entries * (width + tiles.bits) + tiles.layout.tiles * (32 + 32 + 4))
+
+    def cycles(self, tiles: Tiles) -> float:
+        return 0.2 + 4.0 * self._best(tiles)[2] / tiles.layout.weights

@@ -121,3 +121,10 @@ class Huffman(Coder):
         depths = int(lengths.max()) - int(lengths[lengths > 0].min())
         tile = 32 + (16 * max(depths - 1, 0) + 4 * depths if self._in_planes(tiles) else 48 + 16)
         return float(tiles.counts @ lengths) + tiles.layout.tiles * tile + 4 * tiles.alphabet
+
+    def cycles(self, tiles: Tiles) -> float:
+        lengths = self._lengths(tiles)
+        if self._in_planes(tiles):
+            return 0.3 + 0.16 * (int(lengths.max()) - int(lengths[lengths > 0].min()))
+        # look-ups of 11 bits that give up to six symbols
+        return 0.2 + max(0.5, 0.5 * float(tiles.counts @ lengths) / tiles.layout.weights)

@@ -76,3 +76,6 @@ class Rans(Coder):
         lanes = self.lanes(tiles)
         # of a state's 32 stored bits 16 carry nothing, and some of the others are not filled yet when the tile ends: measured, 18
         return self._best(tiles)[2] + tiles.layout.tiles * (32 + 18 * lanes) + 16 * tiles.alphabet
+
+    def cycles(self, tiles: Tiles) -> float:
+        return 3.0

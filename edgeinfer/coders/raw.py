@@ -25,6 +25,9 @@ class Raw(Coder):
     def size_bits(self, tiles: Tiles) -> float:
         return 8.0 * tiles.layout.weights
 
+    def cycles(self, tiles: Tiles) -> float:
+        return 0.2
+
     def encode_values(self, values: np.ndarray, layout: TileLayout) -> Plane:
         """Encode a (rows, k) matrix of float32, float16 or uint16 (the upper halves of float32: bfloat16)."""
         kind, bits = _KINDS[values.dtype.name]

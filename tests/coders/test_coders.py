@@ -145,6 +145,12 @@ def test_the_choice_of_a_coder():
     assert choice(Uniform(5, step=0.33), gaussian) == "huffman"  # and here a quarter
     assert choice(KMeans(5), cases.weights(128, 512, pruned=True)) == "gaps"
     tiles = Tiles.cut(KMeans(4).quantize(gaussian).symbols, TileLayout.of(128, 512), 16)
+    assert CODERS["packed"]().cycles(tiles) < CODERS["huffman"]().cycles(tiles) < CODERS["huffman"]("streams").cycles(tiles)
+    # gaps cost by the entry: dense ones are slower than a prefix code, which then is taken where it is hardly larger
+    half = np.where(np.abs(gaussian) > np.median(np.abs(gaussian)), gaussian, 0)
+    pruned = Tiles.cut(KMeans(4).quantize(half).symbols, TileLayout.of(128, 512), 16)
+    assert CODERS["gaps"]().cycles(pruned) > CODERS["huffman"]().cycles(pruned)
+    assert choice(KMeans(4), half) == "huffman"
     assert smallest(tiles, worth=0.0) in ("huffman", "rans")
 
 

@@ -61,6 +61,24 @@ def test_few_rows_have_the_bits_of_many(quantizer, coder):
                         assert few.tobytes() == many[:n].tobytes(), what
 
 
+@pytest.mark.parametrize("density", [0.005, 0.04, 0.06, 0.2])
+def test_gaps_are_multiplied_sparsely_with_the_same_bits(density):
+    """Tiles of few entries, of many, and of none; long gaps; inputs of zero, and inputs that are not finite."""
+    random = np.random.default_rng(3)
+    weights = random.standard_normal((96, 1100)).astype(np.float32)
+    weights[random.random(weights.shape) > density] = 0
+    weights[32:64, :600] = 0
+    tensor = coded_tensor("t", weights.shape, encode_tensor("t", weights, 96, 1, KMeans(4), CODERS["gaps"](), 512))
+    for special in (0.0, np.inf, np.nan):
+        x = random.standard_normal((6, 1100)).astype(np.float32)
+        x[:, ::3] = 0
+        x[:, 700] = special
+        for kernels in VARIANTS:
+            many = product(tensor, x, kernels)
+            for row in range(6):
+                np.testing.assert_array_equal(product(tensor, x[row : row + 1], kernels)[0].view(np.uint32), many[row].view(np.uint32))
+
+
 def test_few_rows_against_the_decoded_matrix():
     tensor = tensor_of(KMeans(5), "packed", 96, 900, 448)
     x = np.random.default_rng(1).standard_normal((3, 900)).astype(np.float32)
