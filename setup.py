@@ -15,7 +15,7 @@ from setuptools.command.build_ext import build_ext
 KERNELS = Path("cython/kernels")
 
 # Sources compiled once per instruction set, and sources compiled once.
-NO_VARIANT = ("pool.c", "features.c", "checksum.c", "models.c")
+NO_VARIANT = ("pool.c", "readahead.c", "features.c", "checksum.c", "models.c")
 PER_VARIANT = sorted(str(p) for p in KERNELS.glob("*.c") if p.name not in NO_VARIANT)
 ONCE = [str(KERNELS / name) for name in NO_VARIANT if (KERNELS / name).exists()]
 

@@ -284,11 +284,13 @@ cdef class CodedTensor:
         self.owned_size = at + (size + 63) // 64 * 64
         return at
 
-    def attach(self, buffer):
+    def attach(self, buffer, places=None):
         """Point the tensor to the bytes of its extent.
 
         Args:
             buffer: object with the buffer protocol, aligned to 4 bytes, at least the extent and ``OVERREAD`` readable bytes; a reference is kept.
+            places: where the buffer does not hold the extent as it is: part -> offset in the buffer, for every part but the planes, which
+                then lie elsewhere, in pieces (:class:`CodedRows`), and the tensor itself cannot be decoded.
 
         Raises:
             ContainerError: contents that are not what they must be. ValueError: a buffer that is too short or not aligned.
@@ -301,8 +303,14 @@ cdef class CodedTensor:
         cdef int64_t fault = -1
         cdef int status, number
         cdef float *scale
-        if view.shape[0] < self.length + EI_OVERREAD:
-            raise ValueError(f"tensor {self.name!r}: expected a buffer of {self.length} + {EI_OVERREAD} bytes, found {view.shape[0]}")
+        if places is None:
+            if view.shape[0] < self.length + EI_OVERREAD:
+                raise ValueError(f"tensor {self.name!r}: expected a buffer of {self.length} + {EI_OVERREAD} bytes, found {view.shape[0]}")
+        else:
+            for part, (begin, size) in self.parts.items():
+                if not part.startswith("plane") and not 0 <= places[part] <= view.shape[0] - size:
+                    raise ValueError(f"tensor {self.name!r}: part {part!r} does not fit a buffer of {view.shape[0]} bytes at {places[part]}")
+        at = {part: begin for part, (begin, size) in self.parts.items()} if places is None else places
         base = &view[0]
         if <uintptr_t>base % 4:
             raise ValueError(f"tensor {self.name!r}: the buffer must be aligned to 4 bytes")
@@ -313,22 +321,23 @@ cdef class CodedTensor:
                 raise MemoryError(f"tensor {self.name!r}: {self.owned_size} bytes of tables")
         try:
             if w.table_len:
-                self._copy_floats("table", base, self.table_at)
+                self._copy_floats("table", base + <int64_t>at["table"], self.table_at)
                 w.table = <float *>(self.owned + self.table_at)
             if w.n_planes == 2:
-                self._copy_floats("base_table", base, self.base_at)
+                self._copy_floats("base_table", base + <int64_t>at["base_table"], self.base_at)
                 w.base_table = <float *>(self.owned + self.base_at)
             if "row_scale" in self.parts:
                 scale = <float *>(self.owned + self.scale_at)
-                self._copy_scales(base + <int64_t>self.parts["row_scale"][0], scale)
+                self._copy_scales(base + <int64_t>at["row_scale"], scale)
                 w.row_scale = scale
             for number in range(w.n_planes):
                 p = &w.plane[number]
-                p.bytes = base + <int64_t>self.parts[f"plane{number}"][0]
+                if places is None:
+                    p.bytes = base + <int64_t>at[f"plane{number}"]
                 p.n_bytes = self.parts[f"plane{number}"][1]
                 if p.coder < EI_HUFFMAN:
                     continue
-                p.at = <const uint32_t *>(base + <int64_t>self.parts[f"at{number}"][0])
+                p.at = <const uint32_t *>(base + <int64_t>at[f"at{number}"])
                 with nogil:
                     if p.at[0] != 0:
                         fault = 0
@@ -342,16 +351,16 @@ cdef class CodedTensor:
                     self._bad(f"plane {number}: offset {fault} of tiles is {p.at[fault]}; offsets must rise from 0 to {p.n_bytes}")
                 if p.coder == EI_HUFFMAN:
                     if p.lanes == EI_HUFFMAN_PLANES:
-                        status = ei_build_planes(base + <int64_t>self.parts[f"model{number}"][0], self.alphabet[number], p.extra,
+                        status = ei_build_planes(base + <int64_t>at[f"model{number}"], self.alphabet[number], p.extra,
                                                  <ei_planes_model *>(self.owned + self.model_at[number]))
                     else:
-                        status = ei_build_huffman(base + <int64_t>self.parts[f"model{number}"][0], self.alphabet[number], p.extra,
+                        status = ei_build_huffman(base + <int64_t>at[f"model{number}"], self.alphabet[number], p.extra,
                                                   ei_huffman_table_bits(p.extra, w.rows * w.k), <ei_huffman_model *>(self.owned + self.model_at[number]))
                     if status:
                         self._bad(f"plane {number}: the code lengths are not those of a complete code of at most {p.extra} bits")
                     p.model = self.owned + self.model_at[number]
                 elif p.coder == EI_RANS:
-                    status = ei_build_rans(base + <int64_t>self.parts[f"model{number}"][0], self.alphabet[number], p.extra,
+                    status = ei_build_rans(base + <int64_t>at[f"model{number}"], self.alphabet[number], p.extra,
                                            <ei_rans_model *>(self.owned + self.model_at[number]))
                     if status:
                         self._bad(f"plane {number}: the frequencies do not sum to {1 << p.extra}")
@@ -361,10 +370,10 @@ cdef class CodedTensor:
             raise
         self.buffer = view
 
-    cdef _copy_floats(self, str part, const uint8_t *base, size_t at):
-        cdef int64_t begin = self.parts[part][0], size = self.parts[part][1], i
+    cdef _copy_floats(self, str part, const uint8_t *begin, size_t at):
+        cdef int64_t size = self.parts[part][1], i
         cdef float *to = <float *>(self.owned + at)
-        memcpy(to, base + begin, size)
+        memcpy(to, begin, size)
         for i in range(size // 4):
             if not (-3.5e38 < to[i] < 3.5e38):
                 self._bad(f"part {part!r}: value {i} is {to[i]}")
@@ -437,7 +446,7 @@ cdef class CodedTensor:
         return ei_blocks(&self.w), ei_chunks(&self.w)
 
     cdef _need_bytes(self):
-        if self.buffer is None:
+        if self.buffer is None or self.w.plane[0].bytes == NULL:
             raise ValueError(f"tensor {self.name!r}: no bytes attached")
 
     def decode(self, str kernels="plain"):
@@ -508,6 +517,161 @@ cdef class CodedTensor:
         if bad:
             self._bad("a tile is not a valid stream")
         return seconds
+
+
+    @property
+    def decoded_bytes(self):
+        """Bytes of all tiles as floats, padding rows included: what :meth:`decode_to` fills."""
+        return 4 * self.w.k * padded_rows(&self.w)
+
+    def decode_to(self, uintptr_t address, str kernels="plain"):
+        """Decode every tile once to ``address`` in the order and form of a plane of raw floats, without row scales, for :class:`CodedRows`.
+
+        Raises ContainerError where a tile is not valid, KernelError for kernels that are not available.
+        """
+        import numpy as np
+
+        cdef ei_decode_tile_fn *function = decoder(kernels)
+        self._need_bytes()
+        cdef float[::1] panel = _aligned(np, self.w.k_chunk * 32 * 4).view(np.float32)
+        cdef uint8_t[::1] scratch = _aligned(np, ei_decode_scratch(self.w.k_chunk))
+        cdef const ei_weights *w = &self.w
+        cdef float *to = <float *>address
+        cdef int64_t block, chunk, k, ld, padded, i
+        cdef int status
+        for block in range(ei_blocks(w)):
+            padded, ld = EI_PADDED(ei_block_rows(w, block)), EI_PANEL_LD(ei_block_rows(w, block))
+            for chunk in range(ei_chunks(w)):
+                k = ei_chunk_k(w, chunk)
+                with nogil:
+                    status = function(w, block, chunk, &scratch[0], &panel[0])
+                    if status == 0:
+                        for i in range(k):
+                            memcpy(to, &panel[i * ld], padded * 4)
+                            to += padded
+                if status:
+                    self._bad(f"tile {chunk} of row block {block} is not a valid stream")
+
+
+cdef class CodedRows:
+    """A run of row blocks of a :class:`CodedTensor`, whose bytes lie where :meth:`place` says.
+
+    To the kernels it is a tensor of its own with fewer rows: every output row sums in the same order as in the whole tensor.
+
+    Args:
+        whole: the tensor; its tables have to be attached before :meth:`place`.
+        group: whose row blocks; the rows then have one group. -1: the whole tensor, all its groups.
+        first, blocks: row blocks, counted within the group; all of them for group -1.
+
+    Attributes:
+        first_row, rows: of the whole tensor, in its order.
+        address: of the ``ei_weights`` struct, valid as long as this object.
+    """
+
+    cdef ei_weights w
+    cdef readonly CodedTensor whole
+    cdef readonly int64_t first_row, first_tile
+    cdef int64_t end_tile, rows_before
+
+    def __init__(self, CodedTensor whole, int64_t group=-1, int64_t first=0, int64_t blocks=-1):
+        cdef const ei_weights *full = &whole.w
+        cdef int64_t per = ei_blocks_per_group(full), begin, end
+        if group < 0:
+            begin, end = 0, ei_blocks(full)
+        else:
+            if blocks < 0:
+                blocks = per - first
+            if group >= full.groups or first < 0 or blocks < 1 or first + blocks > per:
+                raise ValueError(f"tensor {whole.name!r}: blocks {first}..{first + blocks} of group {group}; it has {full.groups} groups of {per}")
+            begin, end = group * per + first, group * per + first + blocks
+        self.whole = whole
+        self.first_tile, self.end_tile = begin * ei_chunks(full), end * ei_chunks(full)
+        self.first_row = ei_block_first(full, begin)
+        self.rows_before = begin // per * padded_group_rows(full) + begin % per * EI_ROW_BLOCK
+        self.w = whole.w
+        self.w.rows = ei_block_first(full, end - 1) + ei_block_rows(full, end - 1) - self.first_row
+        if group >= 0:
+            self.w.groups = 1
+        self._forget()
+
+    cdef _forget(self):
+        cdef int i
+        self.w.table = self.w.base_table = self.w.row_scale = NULL
+        for i in range(2):
+            self.w.plane[i].model = NULL
+            self.w.plane[i].at = NULL
+            self.w.plane[i].bytes = NULL
+
+    @property
+    def address(self):
+        return <uintptr_t>&self.w
+
+    @property
+    def name(self):
+        return self.whole.name
+
+    @property
+    def rows(self):
+        return self.w.rows
+
+    def spans(self):
+        """(first byte, bytes) in each plane that decoding these rows needs. Planes with stored tile offsets: the tables must be attached."""
+        cdef const ei_plane *p
+        cdef int64_t begin, size
+        cdef uint64_t bits
+        found = []
+        for number in range(1 if self.whole.w.base_only else self.whole.w.n_planes):
+            p = &self.whole.w.plane[number]
+            if p.coder >= EI_HUFFMAN:
+                if p.at == NULL:
+                    raise ValueError(f"tensor {self.whole.name!r}: no tables attached")
+                found.append((p.at[self.first_tile], p.at[self.end_tile] - p.at[self.first_tile]))
+            else:
+                bits = p.bits
+                begin = self.rows_before * self.w.k // 8 * bits
+                size = padded_rows(&self.w) * self.w.k // 8 * bits
+                found.append((begin, size))
+        return found
+
+    def place(self, *addresses):
+        """Say where the bytes of each of :meth:`spans` are, ``OVERREAD`` readable bytes behind each. The memory stays the caller's."""
+        cdef int number
+        cdef uintptr_t address
+        cdef const ei_weights *full = &self.whole.w
+        if full.table_len and full.table == NULL:
+            raise ValueError(f"tensor {self.whole.name!r}: no tables attached")
+        self._tables()
+        self.w.base_only = full.base_only
+        for number in range(len(addresses)):
+            address = addresses[number]
+            self.w.plane[number] = full.plane[number]
+            if full.plane[number].coder >= EI_HUFFMAN:
+                self.w.plane[number].at = full.plane[number].at + self.first_tile
+                # tile offsets count from the beginning of the whole plane
+                address -= full.plane[number].at[self.first_tile]
+            self.w.plane[number].bytes = <const uint8_t *>address
+
+    def place_decoded(self, uintptr_t address):
+        """Say where :meth:`CodedTensor.decode_to` put the tiles of the whole tensor, of which these are rows."""
+        self._tables()
+        self.w.n_planes, self.w.base_only, self.w.table_len = 1, 0, 0
+        self.w.table = self.w.base_table = NULL
+        self.w.plane[0].coder, self.w.plane[0].bits, self.w.plane[0].at = EI_RAW_F32, 32, NULL
+        self.w.plane[0].bytes = <const uint8_t *>(address + <uintptr_t>(4 * self.rows_before * self.w.k))
+
+    cdef _tables(self):
+        cdef const ei_weights *full = &self.whole.w
+        self.w.table, self.w.base_table = full.table, full.base_table
+        self.w.row_scale = full.row_scale + self.first_row if full.row_scale != NULL else NULL
+
+cdef int64_t padded_group_rows(const ei_weights *w):
+    cdef int64_t per = ei_blocks_per_group(w)
+    return (per - 1) * EI_ROW_BLOCK + EI_PADDED(w.rows // w.groups - (per - 1) * EI_ROW_BLOCK)
+
+
+cdef int64_t padded_rows(const ei_weights *w):
+    """Rows of all blocks, each padded as it is stored."""
+    return w.groups * padded_group_rows(w)
 
 
 def _aligned(np, size_t size):

@@ -4,6 +4,7 @@
 The kinds of steps, their tensor roles and fields are those of ``cython/kernels/steps.h``; a step is built by keyword and a name that is not
 there is an error. Nothing here owns tensors: whoever sets slots and scratch keeps that memory alive.
 """
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
@@ -31,9 +32,15 @@ cdef extern from *:
     static const char *ei_text(const void *names, int at) { return ((const char *const *)names)[at]; }
     static size_t ei_scratch_of(const ei_kernels *k, const ei_step *s) { return k->scratch[s->kind] ? k->scratch[s->kind](s) : 0; }
     static int64_t ei_units_of(const ei_kernels *k, const ei_step *s) { return k->units[s->kind](s); }
+    #include <time.h>
+    static int64_t ei_now(void) {
+      struct timespec t;
+      clock_gettime(CLOCK_MONOTONIC, &t);
+      return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    }
     static const _Atomic int32_t *ei_stop_word(int32_t *word) { return (const _Atomic int32_t *)word; }
     """
-    int EI_STEP_COUNT, EI_MAX_TENSORS  # int, not enum: Cython before 3.0.8 writes the conversion of an anonymous enum twice
+    int EI_STEP_COUNT, EI_MAX_TENSORS, EI_MOST_THREADS  # int, not enum: Cython before 3.0.8 writes the conversion of an anonymous enum twice
     ctypedef struct ei_names:
         const char *kind
         const void *tensors
@@ -68,7 +75,12 @@ cdef extern from *:
     size_t ei_scratch_of(const ei_kernels *k, const ei_step *s)
     int64_t ei_units_of(const ei_kernels *k, const ei_step *s)
     ei_stop_type *ei_stop_word(int32_t *word)
+    int64_t ei_now() nogil
     int64_t ei_run_steps(const ei_job_list *job, int64_t first, int64_t last, int threads, int *status) nogil
+
+
+cdef enum:
+    SIGNALS_NS = 50000000
 
 
 cdef tuple texts(const void *names):
@@ -85,6 +97,8 @@ cdef dict all_steps():
     }
 
 
+#: threads that one step may use
+MOST_THREADS = EI_MOST_THREADS
 #: kind of step -> (tensor roles, names of integers, names of floats), each in stored order
 STEP_FIELDS = all_steps()
 #: name of an activation -> its code
@@ -158,6 +172,7 @@ cdef class Program:
     cdef int64_t count, room
     cdef list keep
     cdef dict places             # slot -> (address, bytes)
+    cdef dict uses               # slot -> places in `slots` that refer to it
     cdef bint bound
     cdef size_t needed, stride
     cdef uintptr_t scratch
@@ -172,6 +187,7 @@ cdef class Program:
             raise KernelError(f"kernels {name!r} are not available here; available: {', '.join(available_kernels())}")
         self.keep = []
         self.places = {}
+        self.uses = {}
 
     def __dealloc__(self):
         free(self.steps)
@@ -236,6 +252,7 @@ cdef class Program:
                     raise ValueError(f"{kind}: tensor {role!r} has a negative slot or offset")
                 slots[n] = slot
                 offsets[n] = offset
+                self.uses.setdefault(slot, []).append(self.count * EI_MAX_TENSORS + n)
         if weights is not None:
             self.keep.append(weights)
         self.times[self.count] = 0
@@ -268,7 +285,8 @@ cdef class Program:
         if self.places.get(slot) == (address, nbytes):
             return
         self.places[slot] = (address, nbytes)
-        self.bound = False
+        if self.bound:  # all others stay where they are
+            self.bind_slot(slot)
 
     def set_scratch(self, uintptr_t address, size_t nbytes_per_thread):
         """Scratch of thread t begins at address + t * nbytes_per_thread; both multiples of 64."""
@@ -278,30 +296,37 @@ cdef class Program:
         self.stride = nbytes_per_thread
 
     cdef int bind(self) except -1:
-        cdef int64_t at
-        cdef int n
-        for at in range(self.count):
-            for n in range(EI_MAX_TENSORS):
-                slot = self.slots[at * EI_MAX_TENSORS + n]
-                if slot < 0:
-                    continue
-                if slot not in self.places:
-                    raise KernelError(f"step {at} ({KINDS[self.steps[at].kind]}): slot {slot} has no memory")
-                address, nbytes = self.places[slot]
-                offset = self.offsets[at * EI_MAX_TENSORS + n]
-                if offset > nbytes:
-                    raise KernelError(f"step {at} ({KINDS[self.steps[at].kind]}): offset {offset} lies outside slot {slot} of {nbytes} bytes")
-                self.steps[at].t[n] = <void *><uintptr_t>(address + offset)
+        for slot in self.uses:
+            self.bind_slot(slot)
         self.bound = True
+        return 0
+
+    cdef int bind_slot(self, slot) except -1:
+        cdef int64_t use, at, offset, nbytes
+        cdef uintptr_t address
+        uses = self.uses.get(slot, ())
+        if not uses:
+            return 0
+        if slot not in self.places:
+            at = uses[0] // EI_MAX_TENSORS
+            raise KernelError(f"step {at} ({KINDS[self.steps[at].kind]}): slot {slot} has no memory")
+        address, nbytes = self.places[slot]
+        for use in uses:
+            at, offset = use // EI_MAX_TENSORS, self.offsets[use]
+            if offset > nbytes:
+                self.bound = False
+                raise KernelError(f"step {at} ({KINDS[self.steps[at].kind]}): offset {offset} lies outside slot {slot} of {nbytes} bytes")
+            self.steps[at].t[use % EI_MAX_TENSORS] = <void *>(address + <uintptr_t>offset)
         return 0
 
     def run(self, int64_t first, int64_t last, int threads=1):
         """Run steps first .. last - 1. Returns the first step not run: ``last``, or an earlier one if the stop word was set.
 
-        The GIL is free meanwhile. Raises :class:`KernelError` naming the step that failed.
+        The GIL is free meanwhile, but for a moment every 50 ms in which signals get their turn: what a handler raises (Ctrl-C) ends the run
+        between two steps. Raises :class:`KernelError` naming the step that failed.
         """
         cdef ei_job_list job
-        cdef int64_t reached
+        cdef int64_t reached = first, at, since
         cdef int status = 0
         if not 0 <= first <= last <= self.count:
             raise IndexError(f"steps {first}..{last} of {self.count}")
@@ -318,7 +343,15 @@ cdef class Program:
         job.stop = ei_stop_word(&self.stop)
         job.nanoseconds = self.times if self.profile else NULL
         with nogil:
-            reached = ei_run_steps(&job, first, last, threads, &status)
+            since = ei_now()
+            for at in range(first, last):
+                reached = ei_run_steps(&job, at, at + 1, threads, &status)
+                if reached == at:  # stopped or failed
+                    break
+                if ei_now() - since > SIGNALS_NS:
+                    since = ei_now()
+                    with gil:
+                        PyErr_CheckSignals()
         if status:
             raise KernelError(f"step {reached} ({KINDS[self.steps[reached].kind]}): {STATUS.get(status, status)}")
         return reached

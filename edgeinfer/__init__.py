@@ -73,10 +73,12 @@ def plan(
     path: str,
     *,
     memory_limit: str | int | None = None,
+    latency_limit: str | float | None = None,
     batch: int = 1,
     threads: int | None = None,
     symbols: dict[str, int] | None = None,
     base_only: bool = False,
+    residency: str | None = None,
 ) -> Plan:
     """The plan that a session would follow, without reading the weights; arguments as those of InferenceSession.
 
@@ -85,10 +87,18 @@ def plan(
     from .runtime.ceiling import footprint
     from .runtime.plan import choose_limit, make_plan
     from .runtime.weights import open_store
+    from .sizes import parse_seconds
 
     baseline = footprint()
     limit = choose_limit(memory_limit)
     made, _ = make_plan(
-        open_store(path, base_only), batch=batch, symbols=symbols, memory_limit=limit, threads=threads, baseline=baseline
+        open_store(path, base_only),
+        batch=batch,
+        symbols=symbols,
+        memory_limit=limit,
+        latency_limit=None if latency_limit is None else parse_seconds(latency_limit),
+        threads=threads,
+        baseline=baseline,
+        residency=residency,
     )
     return made

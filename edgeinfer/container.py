@@ -397,6 +397,10 @@ class Reader:
         if digest.digest() != self.digest:
             raise _fail(self.path, f"expected SHA-256 {self.digest.hex()}, found {digest.hexdigest()}")
 
+    def fileno(self) -> int:
+        """The open file's descriptor; the reader keeps it open until :meth:`close`."""
+        return self._file.fileno()
+
     def close(self) -> None:
         self._file.close()
 

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { MOST_THREADS = 64, STACK = 256 * 1024, SPIN_NS = 30000 };
+enum { STACK = 256 * 1024, SPIN_NS = 30000 };
 
 #define GENERATION ((uint64_t)1 << 32)
 #define OPEN ((uint64_t)1 << 31)
@@ -200,7 +200,7 @@ const ei_kernels *ei_find_kernels(const char *name) {
 int64_t ei_run_steps(const ei_job_list *list, int64_t first, int64_t last, int threads, int *status) {
   const ei_kernels *k = list->kernels;
   *status = 0;
-  if (threads > MOST_THREADS) threads = MOST_THREADS;
+  if (threads > EI_MOST_THREADS) threads = EI_MOST_THREADS;
   for (int64_t at = first; at < last; at++) {
     if (atomic_load_explicit(list->stop, memory_order_relaxed)) return at;
     const ei_step *step = list->steps + at;

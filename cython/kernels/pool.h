@@ -3,6 +3,8 @@
 #define EI_POOL_H
 #include "table.h"
 
+#define EI_MOST_THREADS 64 /* threads that one step may use */
+
 typedef struct {
   const ei_kernels *kernels;
   const ei_step *steps;

@@ -1,6 +1,6 @@
 /* table.h - one table of functions per instruction set, and how a function is named in each.
  *
- * Every source in this folder but pool.c, features.c, checksum.c and models.c is compiled once per variant with -DEI_VARIANT=<name>; EI_FN(conv) is then
+ * Every source in this folder but pool.c, readahead.c, features.c, checksum.c and models.c is compiled once per variant with -DEI_VARIANT=<name>; EI_FN(conv) is then
  * conv_avx2 and so on. The variant's table is defined in table.c.
  */
 #ifndef EI_TABLE_H

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import mmap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+from ..errors import UsageError
 
 PAGE = mmap.PAGESIZE
 
@@ -25,7 +30,10 @@ class Mapping:
 
     def __init__(self, nbytes: int) -> None:
         self.nbytes = pages(max(nbytes, 1))
-        self._map = mmap.mmap(-1, self.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            self._map = mmap.mmap(-1, self.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:  # RLIMIT_DATA, overcommit: to the caller no different from a failing malloc
+            raise MemoryError(f"{self.nbytes} bytes could not be mapped: {error.strerror}") from None
         if hasattr(mmap, "MADV_NOHUGEPAGE"):
             try:
                 self._map.madvise(mmap.MADV_NOHUGEPAGE)
@@ -63,3 +71,76 @@ class Mapping:
             self._map.close()
         except BufferError:  # a view is still held somewhere; at least its pages go
             self._map.madvise(mmap.MADV_DONTNEED)
+
+
+class Arena:
+    """The changing memory of one or several sessions: one mapping, as large as the largest of their plans.
+
+    Sessions that are given the same arena take turns: a run waits until the one under way is over. A session that is given none has one of
+    its own. Nothing in an arena outlives a run.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._owner: int | None = None
+        self._mapping: Mapping | None = None
+        #: whether pages may be resident
+        self.touched = False
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the mapping now."""
+        return self._mapping.nbytes if self._mapping is not None else 0
+
+    @property
+    def resident_bytes(self) -> int:
+        """Most bytes of it that are resident now."""
+        return self.nbytes if self.touched else 0
+
+    @contextmanager
+    def turn(self, nbytes: int) -> Iterator[Mapping]:
+        """The mapping, of at least ``nbytes``, for one run. Raises UsageError from inside of a run in the same arena."""
+        if self._owner == threading.get_ident():
+            raise UsageError("a session cannot run inside a run of another session that shares its arena")
+        with self._turn:
+            self._owner = threading.get_ident()
+            try:
+                if self._mapping is None or self._mapping.nbytes < nbytes:
+                    self._drop()
+                    self._mapping = Mapping(nbytes)
+                self.touched = True
+                yield self._mapping
+            finally:
+                self._owner = None
+
+    def reserve(self, nbytes: int) -> None:
+        """Have at least ``nbytes`` now, so that a run cannot fail for it; a run under way keeps what it has and the next one grows."""
+        if self._turn.acquire(blocking=False):
+            try:
+                if self._mapping is None or self._mapping.nbytes < nbytes:
+                    self._drop()
+                    self._mapping = Mapping(nbytes)
+            finally:
+                self._turn.release()
+
+    def release(self) -> None:
+        """Give the pages back, between runs; the next run takes them again."""
+        if self._owner == threading.get_ident() or self._turn.acquire(blocking=False):
+            try:
+                if self._mapping is not None:
+                    self._mapping.release()
+                self.touched = False
+            finally:
+                if self._owner is None:
+                    self._turn.release()
+
+    def close(self) -> None:
+        """Unmap."""
+        with self._turn:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._mapping is not None:
+            self._mapping.close()
+            self._mapping = None
+        self.touched = False

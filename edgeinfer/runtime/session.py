@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,23 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import CeilingExceeded, InputError, UsageError
+from ..errors import CeilingExceeded, InputError, PlanError, UsageError
 from ..graph import TensorSpec
 from ..kernels.loader import trim_allocator
-from ..sizes import parse_size
+from ..sizes import parse_seconds, parse_size
+from .arena import Arena
 from .arena import Mapping as Memory
+from .batching import capped
 from .ceiling import Monitor, fence, footprint, peak_footprint
 from .execution import Execution, Stopped
-from .plan import Plan, choose_kernels, choose_limit, choose_threads, make_plan
-from .weights import WeightStore, open_store
+from .plan import STORAGE_RATE, Plan, choose_kernels, choose_limit, choose_threads, make_plan
+from .weights import WeightStore, open_store, resident
 
 if TYPE_CHECKING:
     from .cache import Caches
 
-#: plans and executions, for other shapes or a last partial slice, that a session keeps
-KEPT_EXECUTIONS = 4
 #: resident bytes that looking up caches takes beside what is made before a plan: frames, temporaries of NumPy (measured 300 to 500 KiB)
 CACHE_RUN_BYTES = 384 << 10
+#: times that a request begins a slice anew because memory ran short, before it fails
+MOST_STOPS = 8
+#: plans and executions, for other shapes or a last partial slice, that a session keeps
+KEPT_EXECUTIONS = 4
 
 _TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "bool": "tensor(bool)", "float16": "tensor(float16)"}
 
@@ -57,13 +63,18 @@ class InferenceSession:
         threads: default ``EDGEINFER_THREADS``, else the cores this process may use.
         batch: samples per run to plan for; any number runs, in slices where the plan needs it.
         symbols: values of symbolic dimensions other than the batch, to plan for now; without them the first run plans.
-        residency: ``"compressed"`` (the default).
+        latency_limit: most time of one round of the batch (``"100ms"`` or seconds); measured rounds that take longer make the plan smaller.
+        residency: ``"compressed"``: nothing is kept decoded; ``"decoded"``: all that fits is; default: what is worth it, under a memory
+            limit that has room. Below the size of the compressed model, weights are streamed from storage in every run.
+        storage_rate: bytes per second that storage delivers, for such plans; default 45 MB/s, an SD card.
+        caches: file of layer caches fitted to this container (``edgeinfer tune cache``): rows that they are sure of leave early. Such a
+            session has all weights in memory and one batch size for all layers.
+        cache_audit: share of rows that run to the end all the same, to watch the caches; 0: unwatched.
+        cache_state: file that keeps what watching found, written now and then and by ``close``; ``None``: nothing is kept.
+        arena: changing memory to share with other sessions of the process, which then take turns; default: one of its own.
         base_only: run ``sign``-quantised tensors from their sign planes alone.
         fence: also set ``RLIMIT_DATA`` (binds the whole process).
         kernels: force a kernel variant; default ``EDGEINFER_KERNELS``, else the best of this CPU.
-        caches: file of layer caches fitted to this container (``edgeinfer tune cache``): rows that they are sure of leave early.
-        cache_audit: share of rows that run to the end all the same, to watch the caches; 0: unwatched.
-        cache_state: file that keeps what watching found, written now and then and by ``close``; ``None``: nothing is kept.
 
     Raises ContainerError, PlanError (with ``smallest_ceiling``), KernelError, UsageError. A session is used by one thread at a time.
     """
@@ -76,16 +87,21 @@ class InferenceSession:
         threads: int | None = None,
         batch: int = 1,
         symbols: Mapping[str, int] | None = None,
+        latency_limit: str | float | None = None,
         residency: str | None = None,
+        storage_rate: float = STORAGE_RATE,
         base_only: bool = False,
         fence: bool = False,
         kernels: str | None = None,
         caches: str | os.PathLike[str] | None = None,
         cache_audit: float = 0.05,
         cache_state: str | os.PathLike[str] | None = None,
+        arena: Arena | None = None,
     ) -> None:
-        if residency not in (None, "compressed"):
-            raise UsageError(f"residency: expected 'compressed', found {residency!r}")
+        if residency not in (None, "compressed", "decoded"):
+            raise UsageError(f"residency: expected 'compressed' or 'decoded', found {residency!r}")
+        if not storage_rate > 0:
+            raise UsageError(f"storage_rate: expected a positive number of bytes per second, found {storage_rate!r}")
         self.kernels = choose_kernels(kernels)
         self.threads = choose_threads(threads)
         self.profiling = False
@@ -95,15 +111,22 @@ class InferenceSession:
         self._symbols = dict(symbols or {})
         self._baseline = footprint()
         self._peak_at_open = peak_footprint()
+        self._latency = None if latency_limit is None else parse_seconds(latency_limit)
+        self._residency = residency
+        self._rate = storage_rate
+        self._slowness = 1.0  # measured rounds against expected ones
+        self._rounds: deque[float] = deque(maxlen=100)
+        self._pressed = 0  # bytes that something else held when a plan was made smaller for it
         self._monitor: Monitor | None = None
-        self._memory: Memory | None = None
+        self._arena = Arena() if arena is None else arena
+        self._own_arena = arena is None
         self._over = 0
         self._busy = threading.Lock()
         self._changed = False
         self._plans: dict[tuple, Plan] = {}
         self._executions: dict[tuple, Execution] = {}
         self._last: Execution | None = None
-        self._touched = False  # whether the arena's pages are resident
+        self._running: WeightStore | None = None  # the container in the residency of the last plan
         self.plan: Plan | None = None
         self._store: WeightStore | None = open_store(os.fspath(path), base_only)
         self._graph = self._store.graph
@@ -111,6 +134,8 @@ class InferenceSession:
         self._fewer: dict[tuple, Execution] = {}  # executions that rows which stay go on with
         self.exits: np.ndarray | None = None
         try:
+            if self._latency is not None and self._latency <= 0:
+                raise UsageError(f"latency_limit: expected a positive time, found {latency_limit!r}")
             free = {d for spec in self._graph.inputs for d in spec.shape if isinstance(d, str)} - {self._graph.batch}
             unknown = set(self._symbols) - free
             if unknown:
@@ -122,6 +147,9 @@ class InferenceSession:
                 self._caches = Caches(caches, self._store, self.kernels, cache_audit, cache_state)
             if free <= set(self._symbols):
                 self._make_plan(self._symbols, batch)
+        except MemoryError as error:
+            self.close()
+            raise _no_memory(error) from None
         except BaseException:
             self.close()
             raise
@@ -139,22 +167,43 @@ class InferenceSession:
     # ---- planning
 
     def _held(self) -> int:
-        held = self._memory.nbytes if self._memory is not None and self._touched else 0
-        if self.store.loaded:
-            held += self.store.nbytes + self.store.owned_bytes
+        """Resident bytes that a prediction counts anyway: of the arena, and of weights that a new plan would take over or drop."""
+        held = self._arena.resident_bytes
+        for store in {id(s): s for s in (self._running, self._store) if s is not None and s.loaded}.values():
+            held += store.nbytes + store.owned_bytes
         return held
 
+    @property
+    def _shared(self) -> bool:
+        """Whether the compressed weights are in memory for others than this session."""
+        base = self.base_store
+        return base.loaded and base.users > (self._running is base)
+
     def _planned(self, symbols: Mapping[str, int], batch: int, limit: int | None) -> tuple[Plan, Execution]:
-        return make_plan(
-            self.store,
-            batch=batch,
-            symbols=symbols,
-            memory_limit=limit,
-            kernels=self.kernels,
-            threads=self.threads,
-            baseline=self._baseline,
-            held=self._held() - (CACHE_RUN_BYTES if self._caches is not None else 0),
-        )
+        def plan(batch: int, latency: float | None) -> tuple[Plan, Execution]:
+            return make_plan(
+                self.base_store,
+                batch=batch,
+                symbols=symbols,
+                memory_limit=limit,
+                latency_limit=latency,
+                kernels=self.kernels,
+                threads=self.threads,
+                baseline=self._baseline,
+                held=self._held() - (CACHE_RUN_BYTES if self._caches is not None else 0),
+                residency=self._residency,
+                storage_rate=self._rate,
+                slowness=self._slowness,
+                shared=self._shared,
+                pausable=self._caches is not None,
+            )
+
+        try:
+            return plan(batch, self._latency)
+        except PlanError as error:
+            if error.smallest_ceiling is not None or self._slowness == 1.0:
+                raise
+            return plan(1, None)  # the limit was possible by the model, and measuring said that it is not: as near as can be
 
     def _make_plan(self, symbols: Mapping[str, int], batch: int) -> Plan:
         if self._caches is not None:
@@ -163,13 +212,17 @@ class InferenceSession:
         if self._fence:
             fence(plan.predicted_peak_rss - self._baseline)
             self._fence = False
+        self._adopt(symbols, plan, execution)
+        return plan
+
+    def _adopt(self, symbols: Mapping[str, int], plan: Plan, execution: Execution) -> None:
         self.plan = plan
         _keep(self._plans, self._key(symbols), plan)
         _keep(self._executions, self._key(symbols, plan.batch), execution)
         if self._limit is not None and self._monitor is None:
             self._monitor = Monitor(self._limit, _stopper(weakref.ref(self)))
-        self._prepare(execution)
-        return plan
+        self._rounds.clear()
+        self._load(execution)
 
     def _plan_for(self, symbols: Mapping[str, int], batch: int) -> Plan:
         if self._changed:  # the ceiling: what was planned under another one is void, and the arena may be too large now
@@ -177,7 +230,8 @@ class InferenceSession:
             self._plans.clear()
             self._executions.clear()
             self._fewer.clear()
-            self._drop_memory()
+            if self._own_arena:
+                self._arena.close()
         plan = self._plans.get(self._key(symbols))
         if plan is None:
             return self._make_plan(symbols, batch)
@@ -188,29 +242,51 @@ class InferenceSession:
     def _key(self, symbols: Mapping[str, int], *batch: int) -> tuple:
         return (*batch, *sorted(symbols.items()))
 
-    def _prepare(self, execution: Execution) -> None:
-        self.store.load()
-        if self._memory is None or self._memory.nbytes < execution.arena_bytes:
-            self._drop_memory()
-            self._memory = Memory(execution.arena_bytes)
-        execution.bind(self._memory)
+    def _load(self, execution: Execution) -> None:
+        """Have the weights that an execution needs, and nothing of another residency beside them."""
+        if self._running is not execution.store:
+            self._executions = {key: e for key, e in self._executions.items() if e.store is execution.store}
+            self._plans = {key: p for key, p in self._plans.items() if p.residency == execution.store.residency}
+            self._last = None
+            self._use(execution.store)
+            self._arena.release()  # what loading takes for a time, the arena does not
+        execution.store.load()
+        self._arena.reserve(execution.arena_bytes)
 
-    def _drop_memory(self) -> None:
-        if self._memory is not None:
-            self._memory.close()
-            self._memory = None
-        self._touched = False
+    def _use(self, store: WeightStore | None) -> None:
+        if self._running is not None:
+            self._running.users -= 1
+        if store is not None:
+            store.users += 1
+        self._running = store
 
-    def _execution(self, symbols: Mapping[str, int], batch: int) -> Execution:
-        key = self._key(symbols, batch)
+    def _execution(self, symbols: Mapping[str, int], count: int, plan: Plan) -> Execution:
+        key = self._key(symbols, count)
         execution = self._executions.pop(key, None)
         if execution is None:
             bound = dict(symbols)
             if self._graph.batch is not None:
-                bound[self._graph.batch] = batch
-            execution = Execution(self.store, bound, self.kernels, self.threads)
+                bound[self._graph.batch] = count
+            store = resident(self.base_store, plan.residency)
+            ring = next((r.nbytes for r in plan.regions if r.name == "read-ahead"), 0)
+            segments = capped(plan.segments, count)
+            execution = Execution(store, bound, self.kernels, self.threads, segments, ring, scratch_limit=plan.scratch_limit)
         _keep(self._executions, key, execution)
-        self._prepare(execution)
+        self._load(execution)
+        return execution
+
+    def pausable(self, symbols: Mapping[str, int], rows: int) -> Execution:
+        """An execution of ``rows`` rows in one segment on the session's arena, for who runs it action by action; valid until the next run."""
+        bound = dict(symbols)
+        if self._graph.batch is not None:
+            bound[self._graph.batch] = rows
+        key = self._key(symbols, rows)
+        execution = self._fewer.get(key)
+        if execution is None:
+            execution = self._fewer[key] = Execution(self.base_store, bound, self.kernels, self.threads)
+        self._load(execution)
+        with self._arena.turn(execution.arena_bytes) as memory:
+            execution.bind(memory)
         return execution
 
     @contextmanager
@@ -238,7 +314,11 @@ class InferenceSession:
         Raises InputError, PlanError (first run with new shapes), CeilingExceeded, KernelError.
         """
         with self._alone("run"):
-            return self._run(output_names, input_feed, on_layer)
+            try:
+                return self._run(output_names, input_feed, on_layer)
+            except MemoryError as error:
+                self._relieve()
+                raise _no_memory(error) from None
 
     def _run(
         self,
@@ -258,10 +338,15 @@ class InferenceSession:
         results: dict[str, np.ndarray] = {}
         self.exits = np.full(rows, -1, np.int64) if self._caches is not None else None
         start, most, stops = 0, rows, 0
+        if self._pressed and footprint() - self._held() - self._baseline < self._pressed // 2:
+            self._pressed, self._changed = 0, True  # what had taken the memory is gone
         while start < rows:
             plan = self._plan_for(symbols, max(rows, self._batch))
             count = min(plan.batch, most, rows - start)
-            execution = self._execution(symbols, count)
+            execution = self._execution(symbols, count, plan)
+            if count > 1 and execution.arena_bytes > plan.arena_bytes:  # offsets of fewer images that happened to pack worse
+                most = count // 2
+                continue
             part = {n: a[start : start + count] if _has_batch(known_inputs[n], graph.batch) else a for n, a in feeds.items()}
             targets = {}
             for name in names:
@@ -274,13 +359,17 @@ class InferenceSession:
                     if name not in results:
                         results[name] = np.empty((rows * each, *shape[1:]), dtype=spec.dtype)
                     targets[name] = results[name][start * each : (start + count) * each]
-            if self._run_slice(execution, part, targets, on_layer, symbols, start):
+            done = self._run_slice(execution, part, targets, on_layer, symbols, start)
+            del execution  # another plan may take its weights' place
+            if done:
                 start, stops = start + count, 0
             elif not self._changed:
-                stops += count == 1
+                stops += 1
                 if stops > 1:
+                    most = max(1, count // 2)
+                if stops > MOST_STOPS:
                     raise self._exceeded(footprint())
-                most = max(1, count // 2)
+                self._shrink()
         return [results[name] for name in names]
 
     def _run_slice(
@@ -295,21 +384,23 @@ class InferenceSession:
         """Run one slice under the monitor. ``False``: it was stopped, and there is room again or a new ceiling."""
         execution.profiling = self.profiling
         self._last = execution
-        self._touched = True
         monitor = self._monitor
-        execution.program.stopped = False
+        execution.stopped = False
         if self._changed:  # asked for between planning and here
             return False
-        if monitor is not None:
-            monitor.watch()
+        began = time.perf_counter()
         try:
-            if self._caches is not None and self._caches.output in targets:
-                assert self.exits is not None
-                output = targets[self._caches.output]
-                exits = self._caches.run(execution, feeds, output, lambda rows: self._smaller(symbols, rows), on_layer)
-                self.exits[start : start + len(exits)] = exits
-            else:
-                execution.run(feeds, targets, on_layer)
+            with self._arena.turn(execution.arena_bytes) as memory:
+                execution.bind(memory)
+                if monitor is not None:
+                    monitor.watch()
+                if self._caches is not None and self._caches.output in targets:
+                    assert self.exits is not None
+                    output = targets[self._caches.output]
+                    exits = self._caches.run(execution, feeds, output, lambda rows: self._smaller(symbols, rows, memory), on_layer)
+                    self.exits[start : start + len(exits)] = exits
+                else:
+                    execution.run(feeds, targets, on_layer)
         except Stopped:
             if self._changed:
                 return False
@@ -321,6 +412,8 @@ class InferenceSession:
         finally:
             if monitor is not None:
                 monitor.rest()
+        if self._latency is not None and on_layer is None and not self.profiling:
+            self._note(time.perf_counter() - began, execution)
         return True
 
     def _prepare_caches(self, symbols: Mapping[str, int], batch: int) -> None:
@@ -336,23 +429,61 @@ class InferenceSession:
             key = self._key(symbols, rows)
             if key not in self._fewer:
                 bound = {**symbols, **({self._graph.batch: rows} if self._graph.batch is not None else {})}
-                self._fewer[key] = Execution(self.store, bound, self.kernels, self.threads)
+                self._fewer[key] = Execution(self.base_store, bound, self.kernels, self.threads)
 
-    def _smaller(self, symbols: Mapping[str, int], rows: int) -> Execution | None:
+    def _smaller(self, symbols: Mapping[str, int], rows: int, memory: Memory) -> Execution | None:
         """The execution that ``rows`` rows of the running slice go on with, on the same arena; ``None`` where the arena is too small."""
-        assert self._memory is not None and self._last is not None
+        assert self._last is not None
         key = self._key(symbols, rows)
         execution = self._fewer.get(key)
         if execution is None:
             bound = {**symbols, **({self._graph.batch: rows} if self._graph.batch is not None else {})}
-            execution = self._fewer[key] = Execution(self.store, bound, self.kernels, self.threads)
-        if execution.arena_bytes > self._memory.nbytes:
+            execution = self._fewer[key] = Execution(self.base_store, bound, self.kernels, self.threads)
+        if execution.arena_bytes > memory.nbytes:
             return None
-        execution.bind(self._memory)
+        execution.bind(memory)
         execution.profiling = self.profiling
-        execution.program.stopped = self._last.program.stopped  # a stop that came just now
+        execution.stopped = self._last.stopped  # a stop that came just now
         self._last = execution
         return execution
+
+    def _shrink(self) -> None:
+        """Plan anew around what something else in the process holds now: decoded tensors go first, then images per round, then weights.
+
+        Raises CeilingExceeded where nothing fits beside it.
+        """
+        plan, limit = self.plan, self._limit
+        if plan is None or limit is None:
+            return
+        symbols = dict(next(reversed(self._plans), ()))
+        others = footprint() - self._held() - self._baseline
+        try:
+            made, execution = self._planned(symbols, plan.requested, limit)
+        except PlanError:
+            raise self._exceeded(footprint()) from None
+        if made.predicted_peak_rss > limit or (made.segments, made.residency) != (plan.segments, plan.residency):
+            self._pressed = max(others, 1)
+            self._plans.clear()
+            self._executions.clear()
+            self._last = None
+            if self._own_arena:
+                self._arena.close()
+            self._adopt(symbols, made, execution)
+
+    def _note(self, seconds: float, execution: Execution) -> None:
+        """Compare a round with what was expected; where the limit is not kept, plan again with what was measured."""
+        plan, limit = self.plan, self._latency
+        if plan is None or limit is None or execution.batch != plan.batch:
+            return
+        self._rounds.append(seconds)
+        if len(self._rounds) < 3:  # the first touches everything for the first time
+            return
+        late = sorted(list(self._rounds)[1:])
+        worst = late[-1 - len(late) // 100]
+        expected = plan.predicted_ms_per_image * plan.batch / 1e3 / self._slowness
+        if worst > limit and worst > 1.02 * expected * self._slowness and plan.batch > 1:
+            self._slowness = 1.02 * worst / expected
+            self._changed = True
 
     def _exceeded(self, now: int) -> CeilingExceeded:
         return CeilingExceeded(
@@ -363,15 +494,14 @@ class InferenceSession:
 
     def _raise_stop(self, now: int) -> None:
         self._over = now
-        if self._last is not None:
-            self._last.program.stopped = True
+        last = self._last
+        if last is not None:
+            last.stopped = True
 
     def _relieve(self) -> None:
         """Give back what can be given back without losing the request: the arena's pages, dead objects, free heap."""
         gc.collect()
-        if self._memory is not None:
-            self._memory.release()
-        self._touched = False
+        self._arena.release()
         trim_allocator()
 
     def _check(self, feed: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
@@ -418,8 +548,10 @@ class InferenceSession:
             "rss": footprint(),
             "baseline_rss": self._baseline,
             "memory_limit": self._limit,
-            "arena_bytes": self._memory.nbytes if self._memory is not None else 0,
-            "compressed_resident_bytes": self.store.mapping.nbytes if self.store.mapping is not None else 0,
+            "arena_bytes": self._arena.nbytes,
+            "compressed_resident_bytes": plan.compressed_resident_bytes if plan and self.store.loaded else 0,
+            "decoded_bytes": plan.decoded_bytes if plan and self.store.loaded else 0,
+            "streamed_bytes": plan.streamed_bytes if plan else 0,
             "table_bytes": self.store.owned_bytes,
             "io_bytes": plan.io_bytes if plan else 0,
             "other_bytes": plan.other_bytes if plan else 0,
@@ -449,8 +581,9 @@ class InferenceSession:
         if self._monitor is not None:
             self._monitor.limit = value
         self._changed = True
-        if self._last is not None:
-            self._last.program.stopped = True
+        running = self._last
+        if running is not None:
+            running.stopped = True
         if last is not None and self._busy.acquire(blocking=False):
             try:
                 self._plan_for(symbols, last.requested)
@@ -470,14 +603,20 @@ class InferenceSession:
 
     def time_decode(self, repeats: int = 3) -> float:
         """Least seconds, over ``repeats``, to decode every coded tensor once on one thread without multiplying anything."""
-        return min(sum(tensor.decode_seconds(self.kernels) for tensor in self.store.coded.values()) for _ in range(repeats))
+        store = self.store
+        return min(sum(store.whole(name).decode_seconds(self.kernels) for name in store.coded) for _ in range(repeats))
+
+    @property
+    def base_store(self) -> WeightStore:
+        """The container with everything compressed, loaded or not. Raises UsageError where the session is closed."""
+        if self._store is None:
+            raise UsageError("this session is closed")
+        return self._store
 
     @property
     def store(self) -> WeightStore:
         """The weights this session runs from. Raises UsageError where the session is closed."""
-        if self._store is None:
-            raise UsageError("this session is closed")
-        return self._store
+        return self._running or self.base_store
 
     # ---- the end
 
@@ -494,7 +633,9 @@ class InferenceSession:
             self._executions.clear()
             self._fewer.clear()
             self._last = None
-            self._drop_memory()
+            self._use(None)
+            if self._own_arena:
+                self._arena.close()
             self._store = None
 
     def __enter__(self) -> InferenceSession:
@@ -518,6 +659,10 @@ def _keep(kept: dict[tuple, Any], key: tuple, value: Any) -> None:
     while len(kept) >= KEPT_EXECUTIONS:
         kept.pop(next(iter(kept)))
     kept[key] = value
+
+
+def _no_memory(error: MemoryError) -> CeilingExceeded:
+    return CeilingExceeded(f"the system gave no more memory ({error or 'allocation failed'}); the request failed, the session can go on")
 
 
 def _stopper(session: weakref.ref[InferenceSession]) -> Callable[[int], None]:

@@ -187,7 +187,7 @@ def capture(
             progress(first, rows, what)
         count = min(BATCH, rows - first)
         part = {n: np.ascontiguousarray(a[first : first + count]) for n, a in feed.items()}
-        execution = session._execution({}, count)
+        execution = session.pausable({}, count)
         execution.begin(part)
         at = 0
         for number, boundary in enumerate(places):

@@ -133,6 +133,21 @@ def test_plan(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "predicted peak" in capsys.readouterr().out
 
 
+def test_plan_page(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import xml.etree.ElementTree
+
+    out = tmp_path / "plan.html"
+    found = answer(capsys, "plan", model, "--batch", "8", "--latency-limit", "10s", "--report", out)
+    page = out.read_text()
+    assert found["latency_limit"] == 10.0 and page.count("<svg") == 3
+    for drawing in page.split("<svg")[1:]:
+        xml.etree.ElementTree.fromstring("<svg" + drawing[: drawing.index("</svg>")] + "</svg>")
+    assert all(name in page for name in ("product", "scratch", str(found["predicted_peak_rss"])))
+    assert "http://" not in page and "https://" not in page and "<script" not in page
+    refusal(capsys, errors.PlanError, "plan", model, "--latency-limit", "1us")
+    refusal(capsys, errors.UsageError, "plan", model, "--report", tmp_path / "absent" / "plan.html")
+
+
 def test_plan_that_does_not_fit(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(model), "--memory-limit", "1MiB", "--json"]) == errors.PlanError.exit_code
     spoken = capsys.readouterr()
