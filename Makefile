@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 # The requirements of one extra, as the installed package states them.
 EXTRA = $(BIN)/python -c 'import importlib.metadata as m; print("\n".join(r.partition(";")[0] for r in m.requires("edgeinfer") if "extra ==" in r and "$(1)" in r.partition(";")[2]))'
 
-.PHONY: help demo test bench device-test device-test-short wheels clean check
+.PHONY: help demo test bench soak device-test device-test-short wheels clean check
 
 help:
 	@echo 'make demo   set up .venv, then compress and run the model that ships under a 48 MiB ceiling'
@@ -20,6 +20,7 @@ help:
 	@echo 'make device-test-short  the package on emulated Raspberry Pis, about five minutes; as root on Debian'
 	@echo 'make device-test  the same at length: 32 bits, Debian 13, power cuts, pages of 16 KiB (see docs/how-to/test-on-devices.md)'
 	@echo 'make wheels  source distribution and wheels into dist/, for this machine and cross-compiled for ARM'
+	@echo 'make soak   ceilings of every light network, hogs, and half an hour of mixed sessions; takes hours'
 	@echo 'make clean  remove .venv and everything that was built'
 	@echo
 	@echo "PYTHON=python3.12 chooses another Python. 'make check' only says whether something is missing."
@@ -41,6 +42,9 @@ bench: $(VENV)/stamp-convert $(VENV)/stamp-bench
 # As root on Debian; otherwise they say what they skip. docs/how-to/test-on-devices.md
 device-test-short:
 	@bash tests/device/device_test.sh short
+
+soak: $(VENV)/stamp-convert $(VENV)/stamp-test
+	@$(BIN)/python benchmarks/soak.py
 
 device-test: $(VENV)/stamp-build
 	@bash tests/device/device_test.sh long

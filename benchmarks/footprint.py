@@ -36,6 +36,7 @@ report = session.memory_report()
 report.pop("regions")
 report["smallest_ceiling"] = session.plan.smallest_ceiling
 report["batch"] = session.plan.batch
+report["segments"] = [s.batch for s in session.plan.segments]
 print(json.dumps(report))
 """
 

@@ -276,7 +276,7 @@ class InferenceSession:
         return execution
 
     def pausable(self, symbols: Mapping[str, int], rows: int) -> Execution:
-        """An execution of ``rows`` rows in one segment on the session's arena, for who runs it action by action; valid until the next run."""
+        """An execution of ``rows`` rows in one segment on the session's arena, to be run action by action; valid until the next run."""
         bound = dict(symbols)
         if self._graph.batch is not None:
             bound[self._graph.batch] = rows
