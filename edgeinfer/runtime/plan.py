@@ -8,13 +8,15 @@ that fits; else, for several ways to share the room between activations and weig
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import KernelError, PlanError, UsageError
 from ..kernels.codec import available_kernels
+from ..kernels.loader import trim_allocator
 from ..kernels.program import MOST_THREADS
 from ..sizes import parse_size
 from . import profile
@@ -32,7 +34,9 @@ from .weights import WeightStore, resident
 THREAD_BYTES = 24 << 10
 #: Python objects that running makes and a plan cannot see: the monitor's thread, frames, small arrays, pages of code touched
 #: for the first time by the kernels (measured over the light networks, docs/benchmarks.md)
-RUN_BYTES = 640 << 10
+RUN_BYTES = 448 << 10
+#: what streaming adds to that: ranges, rows, the reader
+STREAM_BYTES = 192 << 10
 #: a ceiling named as the smallest must work in another process, whose baseline differs by address space layout
 BASELINE_SPREAD = 512 << 10
 #: bytes per second that storage delivers where nothing better is known: an SD card of a Raspberry Pi 4
@@ -43,6 +47,8 @@ STREAMING_COST = 1.05
 LEAST_STREAMED = 128 << 10
 #: threads whose work adds up in the time model; more wait for each other or for memory
 USEFUL_THREADS = 4
+#: resident bytes that the search under a limit leaves behind and a plan without one does not have (measured 300 to 1200 KiB)
+SEARCH_BYTES = 1536 << 10
 #: samples per run, at most: sizes in bytes stay far from the range of the kernels' integers
 MOST_BATCH = 1 << 20
 
@@ -255,6 +261,8 @@ class _Search:
         self.slowness = slowness
         self.speed = min(threads, USEFUL_THREADS) / slowness
         self.lowerings = Lowerings(store, symbols)
+        #: resident bytes now that stay; what the search itself takes for a time is given back before it is measured again
+        self.now = footprint() - held
         self.rates = profile.profile_of(kernels)
         self._units: dict[str, tuple[int, list[list[int]]]] = {}
 
@@ -276,9 +284,10 @@ class _Search:
 
     def sum(self, execution: Execution, streams: bool = False) -> _Sum:
         # Everything that exists now stays: the prediction starts from what is measured, not from what is assumed.
-        now = footprint() - self.held
+        now = self.now
         floor = self.baseline if self.baseline is not None else now
         other = (self.threads - 1 + streams) * THREAD_BYTES + RUN_BYTES + execution.transient + execution.literal_bytes
+        other += STREAM_BYTES * streams
         other += max(now - floor, 0)
         arena = pages(execution.arena_bytes)
         other += max(pages(execution.store.loading_bytes) - arena, 0) if execution.store.loading_bytes else 0
@@ -503,6 +512,15 @@ class _Search:
             peak = min(peak, self.sum(streaming, streams=True).peak)
         return -(-(peak + BASELINE_SPREAD) // 65536) * 65536
 
+    def settle(self) -> None:
+        """Let go of what only the search needed, and measure what is left of it."""
+        self.lowerings = Lowerings(self.store, self.symbols)
+        self._units.clear()
+        self.store.forget_tables()
+        gc.collect()
+        trim_allocator()
+        self.now = footprint() - self.held
+
     def slowest_limit(self) -> float:
         """Expected seconds of a round of one image."""
         return sum(self.build(None, 1).seconds_expected) / self.speed
@@ -561,8 +579,24 @@ def make_plan(
         pausable,
     )
     found = search.find()
+    search.settle()
+    for _ in range(2):  # what the search left behind counts as well
+        if found is None or memory_limit is None:
+            break
+        total = search.sum(found.execution, found.ring_bytes > 0)
+        if total.peak <= memory_limit:
+            break
+        found = search.find()
+        search.settle()
     smallest = search.smallest()
-    store.forget_tables()
+    search.settle()
+    if found is not None:
+        found = replace(found, sum=search.sum(found.execution, found.ring_bytes > 0))
+    if memory_limit is None:
+        smallest += SEARCH_BYTES
+    elif found is not None and found.sum.peak > memory_limit:
+        smallest = max(smallest, -(-(found.sum.peak + BASELINE_SPREAD) // 65536) * 65536)
+        found = None
     if found is None and memory_limit is not None and (latency_limit is None or smallest > memory_limit):
         raise PlanError(
             f"{store.path}: no plan fits a memory limit of {memory_limit} bytes; "
