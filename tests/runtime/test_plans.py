@@ -109,8 +109,10 @@ def test_boundary_buffers_are_shared_by_no_one(folder: Path) -> None:
 def test_every_limit_from_the_smallest_on_has_a_plan(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the ceiling that PlanError names, where weights are streamed, to the one that holds everything."""
     path = random_container(seed, folder)
-    for name, value in {"LEAST_STREAMED": 1, "RUN_BYTES": 0, "BASELINE_SPREAD": 0, "THREAD_BYTES": 0, "STREAM_BYTES": 0, "footprint": lambda: 0}.items():
-        monkeypatch.setattr(planning, name, value)
+    for name in ("RUN_BYTES", "STREAM_BYTES", "THREAD_BYTES", "SEARCH_BYTES", "BASELINE_SPREAD"):
+        monkeypatch.setattr(planning, name, 0)
+    monkeypatch.setattr(planning, "LEAST_STREAMED", 1)
+    monkeypatch.setattr(planning, "footprint", lambda: 0)
     monkeypatch.setattr("edgeinfer.runtime.residency.RING_BYTES", 1)
     inputs = images(path, 6)
     with ei.InferenceSession(path, threads=1, batch=6) as session:
