@@ -165,12 +165,13 @@ def trim_allocator():
     return bool(_trim())
 
 
-def limit_allocator_arenas(int count):
-    """Let all threads share ``count`` heaps (glibc; by default up to eight per core, each with free memory of its own).
+def bound_allocator(int arenas, int mapped):
+    """Let all threads share ``arenas`` heaps, and map blocks from ``mapped`` bytes on one by one, so that freeing them gives them back.
 
-    True where that was possible. To be called before threads start.
+    glibc: by default up to eight heaps per core, each with free memory of its own, and a threshold that grows with the blocks that were
+    freed. True where that was possible. To be called before threads start.
     """
-    return bool(_limit_arenas(count))
+    return bool(_bound(arenas, mapped))
 
 
 cdef extern from *:
@@ -179,11 +180,11 @@ cdef extern from *:
     #ifdef __GLIBC__
     #include <malloc.h>
     static int _trim(void) { return malloc_trim(0); }
-    static int _limit_arenas(int count) { return mallopt(M_ARENA_MAX, count); }
+    static int _bound(int arenas, int mapped) { return mallopt(M_ARENA_MAX, arenas) & mallopt(M_MMAP_THRESHOLD, mapped); }
     #else
     static int _trim(void) { return 0; }
-    static int _limit_arenas(int count) { (void)count; return 0; }
+    static int _bound(int arenas, int mapped) { (void)arenas; (void)mapped; return 0; }
     #endif
     """
     int _trim()
-    int _limit_arenas(int count)
+    int _bound(int arenas, int mapped)

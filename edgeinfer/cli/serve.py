@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+from ..errors import UsageError
 from .output import add_json_argument, check_writable, report
 
 SUMMARY = "Serve a folder of models over HTTP (Open Inference Protocol V2) on a unix socket or loopback TCP, under one memory ceiling."
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     keys = "listen, models, memory_limit, threads, token_file, model_settings"
     parser.add_argument("--config", required=True, metavar="serve.yaml", help=f"keys: {keys} and more (docs/how-to/serve.md)")
     parser.add_argument("--check", action="store_true", help="check the configuration and say what it means, instead of serving")
+    parser.add_argument("--unit-limits", action="store_true", help="print the systemd drop-in with the memory limits of the ceiling")
     add_json_argument(parser)
 
 
@@ -43,11 +45,18 @@ def run(args: argparse.Namespace) -> None:
     from ..serve.config import load, read_token
 
     config = load(args.config)
+    if args.unit_limits:
+        from ..serve.systemd import unit_limits
+
+        if config.memory_limit is None:
+            raise UsageError(f"{args.config}: there is no memory_limit to derive limits from")
+        print(unit_limits(config.memory_limit), end="")
+        return
     if args.check:
         if config.token_file is not None:
             read_token(config.token_file)
         document = {
-            "listen": [str(address) for address in config.listen],
+            "listen": ", ".join(map(str, config.listen)),
             "models": config.models,
             "memory_limit": config.memory_limit,
             "request_memory": config.request_bytes,

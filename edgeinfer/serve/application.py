@@ -29,7 +29,6 @@ from .protocol import (
     error_reply,
     infer_reply,
     json_reply,
-    largest_request,
     metadata,
     parse_request,
     refusal_reply,
@@ -42,6 +41,9 @@ log = logging.getLogger("edgeinfer.serve")
 
 #: body of a request to a model whose free dimensions have no stated size (``symbols`` in its settings)
 UNKNOWN_BODY_BYTES = 8 << 20
+
+#: memory for the text of a reply (about 500 numbers) that is made on the inference thread: 0.1 ms, a change of threads takes as long
+LIGHT_REPLY_BYTES = 16 << 10
 
 REASONS = {
     200: "OK",
@@ -97,10 +99,15 @@ def find_route(method: str, path: str) -> tuple[str, tuple[str, ...]]:
 
 
 class Pending:
-    """A request that was begun: ``reply`` after ``done`` was called."""
+    """A request that was begun: ``reply`` after ``done`` was called.
 
-    def __init__(self, reply: Callable[[], Reply]) -> None:
+    ``light``: making the reply takes less than changing threads; ``deadline``: whether it has one.
+    """
+
+    def __init__(self, reply: Callable[[], Reply], light: bool = False, deadline: bool = False) -> None:
         self.reply = reply
+        self.light = light
+        self.deadline = deadline
 
 
 class Application:
@@ -148,7 +155,7 @@ class Application:
             if self._stopping():
                 raise Refusal(503, "the service is stopping", 5, (("Connection", "close"),))
             self.worker.check_room()
-            sizes = largest_request(model.signature, model.rows, dict(model.settings.symbols))
+            sizes = model.request_bytes
             most = UNKNOWN_BODY_BYTES if sizes is None else sizes[0 if headers.get("INFERENCE_HEADER_CONTENT_LENGTH") else 1]
         if length is not None and length > most:
             raise Refusal(413, f"body: expected at most {most} bytes, found {length}")
@@ -227,7 +234,8 @@ class Application:
                 made = self._failure(error)
             return self._counted("infer", self._inferred(name, began, Reply(made.status, made.headers, made.parts, hold.give)))
 
-        return Pending(reply)
+        light = shapes is not None and reply_bytes(request, shapes) <= LIGHT_REPLY_BYTES
+        return Pending(reply, light, deadline=timeout is not None)
 
     def _inferred(self, name: str, began: float, reply: Reply) -> Reply:
         outcomes = {200: "success", 429: "queue_full", 503: "no_room", 504: "deadline"}

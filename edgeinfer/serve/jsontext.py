@@ -23,7 +23,9 @@ MOST_VALUES = 4096
 BLOCK = 1 << 16
 
 _BLANK = re.compile(r"[ \t\r\n]*")
+_BLANKS = frozenset(" \t\r\n")
 _SCALAR = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
+_FLAT = re.compile(r"\[[0-9+\-.,eE \t\r\natruflsNIyi]*\]")
 _NUMBERS = re.compile(r"[\[\]0-9+\-.,eE \t\r\natruflsNIyi]+")
 _NUMBER = rb"[ \t\r\n]*-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?[ \t\r\n]*"
 _INTEGER = rb"[ \t\r\n]*-?(?:0|[1-9][0-9]*)[ \t\r\n]*"
@@ -154,6 +156,8 @@ class _Reader:
         return InputError(f"JSON: expected {expected} at character {at}, found {found}")
 
     def skip(self, at: int) -> int:
+        if self.text[at : at + 1] not in _BLANKS:
+            return at
         match = _BLANK.match(self.text, at)
         assert match is not None
         return match.end()
@@ -238,10 +242,15 @@ class _Reader:
 
     def _numbers_end(self, at: int) -> int:
         """Where the array that begins at ``at`` ends if only numbers, words and brackets are in it; else 0."""
+        flat = _FLAT.match(self.text, at)
+        if flat is not None:
+            return flat.end()
         depth, first, block = 0, at, 1 << 10  # small blocks first: many short lists must not each look at all that follows them
         while True:
             run = _NUMBERS.match(self.text, first, first + block)
             if run is None or run.end() == first:
+                return 0
+            if run.end() < first + block and "]" not in run[0]:
                 return 0
             part = np.frombuffer(run[0].encode("ascii"), dtype=np.uint8)
             marks = np.flatnonzero((part == 91) | (part == 93))  # brackets

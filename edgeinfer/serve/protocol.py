@@ -7,7 +7,8 @@ where the JSON ends). Sources: kserve/open-inference-protocol ``inference_rest.m
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -113,7 +114,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def values(self) -> np.ndarray:
         """The array; without a copy where the bytes are in memory."""
@@ -174,7 +175,7 @@ def metadata(name: str, signature: Signature) -> dict[str, Any]:
     }
 
 
-def largest_request(signature: Signature, rows: int, symbols: dict[str, int]) -> tuple[int, int] | None:
+def largest_request(signature: Signature, rows: int, symbols: Mapping[str, int]) -> tuple[int, int] | None:
     """Bytes that a (binary, JSON) request of ``rows`` rows takes at most; None where a free dimension has no known size."""
     raw, values = 0, 0
     for spec in signature.inputs:
@@ -282,7 +283,7 @@ def _raw_request(signature: Signature, source: Source, nbytes: int) -> Request:
     dtype = np.dtype(spec.dtype)
     if len(free) > 1:
         raise InputError("a raw request is for inputs with at most one free dimension beside the batch")
-    fixed = int(np.prod([extent for extent in shape if isinstance(extent, int)], dtype=np.int64)) * dtype.itemsize
+    fixed = math.prod(extent for extent in shape if isinstance(extent, int)) * dtype.itemsize
     if free and nbytes and nbytes % fixed == 0:
         shape[free[0]] = nbytes // fixed
     elif free or nbytes != fixed:
@@ -376,7 +377,7 @@ def reply_bytes(request: Request, shapes: dict[str, tuple[tuple[int, ...], np.dt
     for name, raw in request.outputs:
         shape, dtype = shapes[name]
         if not raw:
-            total += 2 * REPLY_BYTES_PER_VALUE[dtype.itemsize] * int(np.prod(shape, dtype=np.int64))
+            total += 2 * REPLY_BYTES_PER_VALUE[dtype.itemsize] * math.prod(shape)
     return total
 
 

@@ -27,11 +27,13 @@ from ..runtime.session import InferenceSession
 from ..runtime.weights import WeightStore, open_store
 from .config import MODEL_NAME, Config, ModelSettings
 from .memory import Account
-from .protocol import Refusal, Signature
+from .protocol import Refusal, Signature, largest_request
 
 log = logging.getLogger("edgeinfer.serve")
 
 SUFFIX = ".edge"
+#: code and objects of the service that are first touched by requests, after models were planned (measured 0.4 MiB)
+SERVICE_BYTES = 1 << 20
 #: bytes copied at a time from the folder of models to the state folder
 COPY_BLOCK = 1 << 18
 
@@ -75,6 +77,8 @@ class Model:
         self.signature = Signature(tuple(graph.inputs), tuple(graph.outputs), graph.batch)
         specs = (*graph.inputs, *graph.outputs)
         self.batches = graph.batch is not None and all(spec.shape and spec.shape[0] == graph.batch for spec in specs)
+        #: most bytes of a (binary, JSON) request; None where a free dimension has no stated size
+        self.request_bytes = largest_request(self.signature, rows, settings.symbols)
         self.decode_seconds = 0.0
         self.session = session
 
@@ -440,7 +444,7 @@ class Repository:
             store,
             batch=most,
             symbols={name: settings.symbols[name] for name in free},
-            memory_limit=self.config.memory_limit - self.config.request_bytes,
+            memory_limit=self.config.memory_limit - self.config.request_bytes - SERVICE_BYTES,
             threads=self.threads,
             held=held + self.account.used,  # what waits is part of request_bytes
         )

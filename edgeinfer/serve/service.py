@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from _queue import Empty, SimpleQueue
@@ -19,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import DependencyError, EdgeInferError, UsageError
-from ..kernels.loader import limit_allocator_arenas
+from ..kernels.loader import bound_allocator
 from ..runtime import ceiling
 from ..runtime.plan import choose_limit
 from ..sizes import format_size
@@ -36,8 +37,12 @@ log = logging.getLogger("edgeinfer.serve")
 
 #: private memory beyond the ceiling that RLIMIT_DATA still allows: it counts reserved pages too, most of which are never touched
 FENCE_MARGIN = 64 << 20
+#: a thread that waits for the interpreter gets it after this long at the latest (by default 5 ms)
+SWITCH_SECONDS = 5e-4
 #: heaps that all threads share
 ALLOCATOR_ARENAS = 2
+#: blocks from this size on (bodies, arrays, what is received at once) go back to the system when they are freed
+MAPPED_BYTES = 128 << 10
 #: seconds that systemd waits for one more model while the service starts
 MODEL_SECONDS = 120
 
@@ -92,13 +97,13 @@ class Service:
     """
 
     def __init__(self, path: str | None, config: Config, sockets: list[socket.socket] | None = None) -> None:
-        limit_allocator_arenas(ALLOCATOR_ARENAS)
+        bound_allocator(ALLOCATOR_ARENAS, MAPPED_BYTES)
         try:
             from .server import STACK_BYTES, Server, listening_sockets
         except ModuleNotFoundError as error:
             raise DependencyError(f"the service needs {error.name}: pip install 'edgeinfer[serve]'") from None
         self._path = path
-        self.config = config = _with_limit(config)
+        self.config = config = _completed(config)
         if not os.path.isdir(config.models):
             raise UsageError(f"models: {config.models}: there is no such folder")
         for key in ("state", "spill"):
@@ -163,11 +168,19 @@ class Service:
         """On the loader's thread, when the folder was read for the first time."""
         gc.collect()
         gc.freeze()  # what was built so far stays; collections need not look at it again
-        if self.config.memory_limit is not None:
-            ceiling.fence(max(self.config.memory_limit - ceiling.footprint(), 0), FENCE_MARGIN)
+        self._fence()
         self._ready.set()
         self.notifier.ready(self._status())
         log.info("ready after %.2f s: %s", time.monotonic() - self._began, self._status())
+
+    def _fence(self) -> None:
+        """RLIMIT_DATA: what runs away fails to allocate, it does not take the board with it."""
+        if self.config.memory_limit is None:
+            return
+        try:
+            ceiling.fence(max(self.config.memory_limit - ceiling.footprint(), 0), FENCE_MARGIN)
+        except (OSError, ValueError) as error:  # a sandbox that does not allow it; the ceiling holds without
+            log.warning("RLIMIT_DATA cannot be set: %s", error)
 
     def _status(self) -> str:
         index = self.repository.index()
@@ -193,6 +206,7 @@ class Service:
 
     def run(self) -> None:
         """Serve until told to stop; then finish what is in flight."""
+        sys.setswitchinterval(SWITCH_SECONDS)
         before = {number: signal.signal(number, self._signalled) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
             self.announce()
@@ -247,7 +261,7 @@ class Service:
         """On the loader's thread: read the configuration again; where it is wrong, the old one stays."""
         try:
             if self._path is not None:
-                self._apply(_with_limit(load(self._path)))
+                self._apply(_completed(load(self._path)))
                 log.info("configuration read again: %s", self._status())
         except EdgeInferError as error:
             log.error("the configuration is kept as it was: %s", error)
@@ -268,8 +282,7 @@ class Service:
         self.worker.queue_size = config.queue_size
         self.config = self.server.config = config
         self.repository.configure(config)
-        if config.memory_limit is not None:
-            ceiling.fence(max(config.memory_limit - ceiling.footprint(), 0), FENCE_MARGIN)
+        self._fence()
 
     def close(self) -> None:
         self.worker.stop()
@@ -283,9 +296,10 @@ class Service:
                 pass
 
 
-def _with_limit(config: Config) -> Config:
-    limit = choose_limit(config.memory_limit)
-    return config if limit == config.memory_limit else replace(config, memory_limit=limit)
+def _completed(config: Config) -> Config:
+    """With what the environment says where the file says nothing: EDGEINFER_MEMORY_LIMIT, systemd's STATE_DIRECTORY."""
+    state = config.state or os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or None
+    return replace(config, memory_limit=choose_limit(config.memory_limit), state=state)
 
 
 def _temporary_folder() -> str:

@@ -11,6 +11,19 @@ from collections.abc import MutableMapping
 FIRST_SOCKET = 3
 
 
+#: what the control group counts beyond the resident memory that the service bounds: page cache of files being read, socket buffers, page
+#: tables. Above the first margin the kernel takes page cache back, above the second it kills.
+HIGH_MARGIN, MAX_MARGIN = 16 << 20, 32 << 20
+
+
+def unit_limits(memory_limit: int) -> str:
+    """A drop-in for edgeinfer.service with the memory limits that belong to a ceiling in bytes."""
+    return (
+        "# From memory_limit in serve.yaml: edgeinfer serve --config serve.yaml --unit-limits\n"
+        f"[Service]\nMemoryHigh={memory_limit + HIGH_MARGIN}\nMemoryMax={memory_limit + MAX_MARGIN}\n"
+    )
+
+
 class Notifier:
     """Sends state to the socket in ``NOTIFY_SOCKET``; without one, nothing happens.
 

@@ -12,7 +12,7 @@ import pytest
 
 from edgeinfer.errors import UsageError
 from edgeinfer.serve import config, systemd
-from edgeinfer.serve.memory import ALIGNMENT, Account, Body, Hold
+from edgeinfer.serve.memory import ALIGNMENT, REQUEST_BYTES, Account, Body, Hold
 from edgeinfer.serve.metrics import Metrics
 from edgeinfer.serve.protocol import Refusal
 
@@ -194,7 +194,7 @@ def test_an_account_never_gives_more_than_it_has() -> None:
     assert account.used == 0 and account.peak == 60
 
 
-@pytest.mark.parametrize(("room", "in_memory"), [(10_000, True), (10, False)])
+@pytest.mark.parametrize(("room", "in_memory"), [(REQUEST_BYTES + 2000, True), (REQUEST_BYTES + 10, False)])
 def test_bodies_in_memory_and_in_files_read_alike(tmp_path: Path, room: int, in_memory: bool) -> None:
     memory, disk = Account(room), Account(10_000)
     body = Body(memory, disk, str(tmp_path), 1000, header_length=37)
@@ -216,6 +216,8 @@ def test_bodies_in_memory_and_in_files_read_alike(tmp_path: Path, room: int, in_
     body.close()
     body.close()
     assert memory.used == disk.used == 0
+    with pytest.raises(Refusal, match="too many"):
+        Body(Account(REQUEST_BYTES - 1), disk, str(tmp_path), 1)
     with pytest.raises(Refusal):
         body.read_into(memoryview(target), 0)
 
@@ -228,7 +230,7 @@ def test_chunked_bodies_move_to_a_file_when_they_grow(tmp_path: Path) -> None:
     assert body.in_memory
     for first in range(1000, 100_000, 9000):
         body.append(content[first : first + 9000])
-    assert not body.in_memory and memory.used == 0 and disk.used == 100_000
+    assert not body.in_memory and memory.used == REQUEST_BYTES and disk.used == 100_000
     target = bytearray(100_000)
     body.read_into(memoryview(target), 0)
     assert bytes(target) == content
