@@ -15,8 +15,10 @@ from .protocol import Refusal
 ALIGNMENT = 64
 #: bytes that a body of unknown length (chunked) takes in memory before it goes to a file
 CHUNKED_IN_MEMORY = 64 << 10
-#: bytes of objects that a request takes beside its body: head, parsed JSON, its place in the queue (measured 9 KiB)
-REQUEST_BYTES = 12 << 10
+#: bytes of objects that a request takes beside its body: head, parsed JSON, its place in the queue (measured over 450: 2.4 KiB)
+REQUEST_BYTES = 4 << 10
+#: part of the account up to which bodies wait in memory; the rest is for what cannot go to a file: connections, requests, replies
+BODY_SHARE = 0.75
 #: seconds a client is told to wait when memory is short
 RETRY_AFTER = 1
 
@@ -30,10 +32,10 @@ class Account:
         self.peak = 0
         self._lock = threading.Lock()
 
-    def take(self, nbytes: int) -> bool:
-        """Take ``nbytes`` if there is room."""
+    def take(self, nbytes: int, share: float = 1.0) -> bool:
+        """Take ``nbytes`` if no more than ``share`` of everything is taken then."""
         with self._lock:
-            if self.used + nbytes > self.limit:
+            if self.used + nbytes > self.limit * share:
                 return False
             self.used += nbytes
             self.peak = max(self.peak, self.used)
@@ -91,7 +93,7 @@ class Body:
         self._reading = threading.Lock()  # a file that is read must not be closed: its number may be another's the next moment
         self.received = 0
         room = (length if length is not None else CHUNKED_IN_MEMORY) + ALIGNMENT
-        if memory.take(room + REQUEST_BYTES):
+        if memory.take(room + REQUEST_BYTES, BODY_SHARE):
             self._held = room + REQUEST_BYTES
             self._room = bytearray(room)  # zero pages are not resident before bytes arrive
         elif memory.take(REQUEST_BYTES):

@@ -293,19 +293,28 @@ class Worker:
             return
         ran = time.monotonic_ns()
         rows = sum(job.request.rows for job in batch)
-        done, each = 0, {name: array.shape[0] // rows if len(batch) > 1 else 0 for name, array in results.items()}
-        for job in batch:
-            if len(batch) == 1:
-                job.answer(results)
-            else:
-                first, done = done, done + job.request.rows
-                job.answer({name: array[first * each[name] : done * each[name]] for name, array in results.items()})
+        parts = _split(results, batch, rows)
         end = time.monotonic_ns()
+        # counted before anybody is answered: who asks for statistics after an answer finds it there
         entry.statistics.executed(rows, ready - began, ran - ready, end - ran)
         self.batches.add(1, model.name)
         self.rows.add(rows, model.name)
         self.compute.add((ran - ready) / 1e9, model.name)
         self.decode.add(model.decode_seconds / self.repository.threads * -(-rows // max(model.rows, 1)), model.name)
+        for job, part in zip(batch, parts, strict=True):
+            job.answer(part)
+
+
+def _split(results: dict[str, np.ndarray], batch: list[Job], rows: int) -> list[dict[str, np.ndarray]]:
+    """Each request's rows of the outputs; views."""
+    if len(batch) == 1:
+        return [results]
+    parts, done = [], 0
+    for job in batch:
+        first, done = done, done + job.request.rows
+        each = {name: array.shape[0] // rows for name, array in results.items()}
+        parts.append({name: array[first * each[name] : done * each[name]] for name, array in results.items()})
+    return parts
 
 
 def _shape(job: Job) -> tuple:

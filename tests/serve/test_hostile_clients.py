@@ -48,7 +48,7 @@ def whole() -> bytes:
 
 def test_many_slow_clients_hold_nobody_up(start: Callable[..., Running]) -> None:
     """200 clients that send a byte now and then, each of a request with a declared body, beside one that wants answers."""
-    service = start(memory_limit="96MiB", request_memory="2MiB", spill=True, receive_timeout="3s")
+    service = start(memory_limit="96MiB", request_memory="4MiB", spill=True, receive_timeout="8s")
     service.infer(feed(1))
     before = service.rss()
     head = HEAD.encode() + f"Content-Length: {len(REQUEST)}\r\n\r\n".encode()
@@ -95,7 +95,7 @@ def test_clients_that_vanish(service: Running) -> None:
                 # a reset instead of an orderly end
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     service.infer(feed(1))
-    service.wait_for(lambda: _gauge(service, "edgeinfer_request_memory_bytes") < 64 << 10, "their memory to come back")
+    service.wait_for(lambda: _gauge(service, "edgeinfer_request_memory_bytes") < 32 << 10, "their memory to come back")
     assert _gauge(service, "edgeinfer_spilled_bytes") == 0
 
 
@@ -196,7 +196,7 @@ def test_chunked_requests(service: Running) -> None:
         except OSError:
             pass
         assert answer(sock)[0] == 413
-    service.wait_for(lambda: _gauge(service, "edgeinfer_request_memory_bytes") < 64 << 10, "memory to come back")
+    service.wait_for(lambda: _gauge(service, "edgeinfer_request_memory_bytes") < 32 << 10, "memory to come back")
 
 
 def test_hostile_json_takes_bounded_memory(service: Running) -> None:

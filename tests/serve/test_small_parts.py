@@ -194,7 +194,7 @@ def test_an_account_never_gives_more_than_it_has() -> None:
     assert account.used == 0 and account.peak == 60
 
 
-@pytest.mark.parametrize(("room", "in_memory"), [(REQUEST_BYTES + 2000, True), (REQUEST_BYTES + 10, False)])
+@pytest.mark.parametrize(("room", "in_memory"), [(2 * REQUEST_BYTES, True), (REQUEST_BYTES + 10, False)])
 def test_bodies_in_memory_and_in_files_read_alike(tmp_path: Path, room: int, in_memory: bool) -> None:
     memory, disk = Account(room), Account(10_000)
     body = Body(memory, disk, str(tmp_path), 1000, header_length=37)
