@@ -447,7 +447,8 @@ def copy():
     yield make("large channels last", large.reshape(64, 3000), lambda x: x.T)
     for n in (2, 3, 4, 5, 7, 16, 19):  # blocks of four, and of three
         for across in (3, 4, 37):
-            yield make(f"{n} x {across} turned", np.arange(2 * n * across).reshape(2, n, across), lambda x: x.transpose(0, 2, 1), gap=n % 3 * 2)
+            matrices = np.arange(2 * n * across).reshape(2, n, across)
+            yield make(f"{n} x {across} turned", matrices, lambda x: x.transpose(0, 2, 1), gap=n % 3 * 2)
     yield make("six dimensions", np.arange(720).reshape(1, 2, 3, 4, 5, 6), lambda x: x.transpose(0, 4, 2, 5, 1, 3))
     yield make("single", np.arange(1), lambda x: x)
 
