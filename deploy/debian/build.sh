@@ -34,7 +34,7 @@ export SOURCE_DATE_EPOCH
 package() { # debian architecture, architecture of the wheels
   local root=$work/$1 lib=$work/$1/usr/lib/python3/dist-packages doc=$work/$1/usr/share/doc/edgeinfer found=("$wheels"/edgeinfer-"$upstream"-cp3*_"$2".whl) wheel python versions=() floor=0
   [ -e "${found[0]}" ] || return 1
-  mkdir -p "$lib" "$root/DEBIAN" "$root/usr/bin" "$doc/how-to" "$root/usr/lib/systemd/system" "$root/etc/edgeinfer" "$root/var/lib/edgeinfer/models" "$root/usr/share/man/man1"
+  mkdir -p "$lib" "$root/DEBIAN" "$root/usr/bin" "$doc/how-to" "$root/usr/lib/systemd/system" "$root/usr/lib/sysusers.d" "$root/etc/edgeinfer" "$root/var/lib/edgeinfer/models" "$root/usr/share/man/man1"
   for wheel in "${found[@]}"; do
     python=$(basename "$wheel" | sed 's/.*-cp3\([0-9]*\)-cp3.*/3.\1/')
     mkdir "$work/wheel-$1-$python"
@@ -61,10 +61,9 @@ package() { # debian architecture, architecture of the wheels
     case " ${versions[*]} " in *" 3.$minor "*) ;; *) depends="$depends, python3 (<< 3.$minor) | python3 (>= 3.$((minor + 1)))" ;; esac
   done
 
-  for part in edgeinfer.service:usr/lib/systemd/system edgeinfer.socket:usr/lib/systemd/system serve.yaml:etc/edgeinfer; do
-    place=$(find "$source/deploy" -name "${part%%:*}" | head -1)
-    if [ -n "$place" ]; then cp "$place" "$root/${part#*:}/"; else echo "build.sh: no ${part%%:*} under deploy/: packaged without it" >&2; fi
-  done
+  cp "$source"/deploy/edgeinfer.{service,socket} "$root/usr/lib/systemd/system/"
+  cp "$source/deploy/edgeinfer.sysusers" "$root/usr/lib/sysusers.d/edgeinfer.conf"
+  cp "$source/deploy/serve.yaml" "$root/etc/edgeinfer/serve.yaml"
   cp "$here/copyright" "$doc/"
   mkdir -p "$root/usr/share/lintian/overrides" && cp "$here/lintian-overrides" "$root/usr/share/lintian/overrides/edgeinfer"
   gzip -9n <"$here/changelog" >"$doc/changelog.Debian.gz"
@@ -76,7 +75,6 @@ package() { # debian architecture, architecture of the wheels
   local script
   for script in preinst postinst prerm postrm; do install -m 755 "$here/$script" "$root/DEBIAN/$script"; done
   (cd "$root" && find etc -type f -printf '/%p\n') >"$root/DEBIAN/conffiles"
-  [ -s "$root/DEBIAN/conffiles" ] || rm "$root/DEBIAN/conffiles"
   sed -e "s/@VERSION@/$version/; s/@ARCHITECTURE@/$1/; s/@PYTHON@/$depends/; s/@GLIBC@/2.$floor/" \
     -e "s/@SIZE@/$(du -k -s --apparent-size --exclude=DEBIAN "$root" | cut -f1)/" "$here/control.in" >"$root/DEBIAN/control"
   (cd "$root" && find . -type f ! -path './DEBIAN/*' -printf '%P\0' | LC_ALL=C sort -z | xargs -0 md5sum >DEBIAN/md5sums)

@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "deploy" / "install.sh"
 
 
-def install(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([SCRIPT, *map(str, arguments)], capture_output=True, text=True, check=False)
+def install(*arguments: object, **environment: object) -> subprocess.CompletedProcess:
+    surroundings = {**os.environ, **{name: str(value) for name, value in environment.items()}}
+    return subprocess.run([SCRIPT, *map(str, arguments)], capture_output=True, text=True, check=False, env=surroundings)
 
 
 def test_help() -> None:
@@ -48,11 +49,18 @@ def test_missing_python_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_install_run_uninstall(tmp_path: Path) -> None:
     prefix, bin_folder = tmp_path / "p", tmp_path / "b"
-    done = install("--prefix", prefix, "--bin", bin_folder)
+    units, etc, models = tmp_path / "units", tmp_path / "etc", tmp_path / "models"
+    places = {"EDGEINFER_UNITS": units, "EDGEINFER_ETC": etc, "EDGEINFER_MODELS": models}
+    etc.mkdir()
+    (etc / "serve.yaml").write_text("mine")
+    done = install("--prefix", prefix, "--bin", bin_folder, "--service", **places)
     assert done.returncode == 0, done.stderr
+    assert f"\nExecStart={bin_folder}/edgeinfer serve " in (units / "edgeinfer.service").read_text()
+    assert (units / "edgeinfer.socket").exists() and models.is_dir() and (etc / "serve.yaml").read_text() == "mine"
     command = bin_folder / "edgeinfer"
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     said = subprocess.run([command, "doctor", "--json"], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment).stdout
     assert '"kernels"' in said
-    assert install("--prefix", prefix, "--bin", bin_folder, "--uninstall").returncode == 0
-    assert list(tmp_path.iterdir()) == [bin_folder] and list(bin_folder.iterdir()) == []
+    assert install("--prefix", prefix, "--bin", bin_folder, "--uninstall", **places).returncode == 0
+    assert sorted(tmp_path.iterdir()) == sorted([bin_folder, units, etc, models])  # configuration and models are the user's
+    assert [list(folder.iterdir()) for folder in (bin_folder, units)] == [[], []]

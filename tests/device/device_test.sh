@@ -6,7 +6,7 @@
 # Stages (short: those with *):
 #   build*     wheels for aarch64 (long: and armv7l, Python 3.11 and 3.13) by deploy/wheels.sh, Debian packages from them
 #   kernels*   every step and decoder of the NEON variants against plain (long: 32 bits, AVX-512 and old PCs too), tests/device/run.sh
-#   userland*  the package in Debian 12 under qemu-user: cortex-a53, a72, a76 (long: Debian 13, and armhf on cortex-a7)
+#   userland*  the package in Debian 12 under qemu-user: cortex-a53, a76 (long: a72, Debian 13, and armhf on cortex-a7)
 #   units*     systemd's own verdict on the units
 #   machine*   a booted Debian arm64 machine, 512 MB, systemd: package installed, service up, requests, OOM kill, watchdog
 #   nomemory   the same with the memory controller off, as Raspberry Pi OS starts
@@ -18,6 +18,12 @@
 # skipped and counted; nothing is passed silently. The last line is 'N passed, N failed, N skipped'; exit code 1 if anything failed.
 # Roots, kernels and build environments are kept in $EDGEINFER_DEVICE_CACHE (default ~/.cache/edgeinfer-device); delete it to renew them.
 set -u -o pipefail
+case ${1:-} in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;; esac
+if [ "$(id -u)" != 0 ]; then
+  echo "SKIP all of it: device tests install packages and make root file systems, and this user is not root"
+  echo "0 passed, 0 failed, 1 skipped"
+  exit 0
+fi
 here=$(cd "$(dirname "$0")" && pwd) tree=$(cd "$(dirname "$0")/../.." && pwd)
 cache=${EDGEINFER_DEVICE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/edgeinfer-device}
 mkdir -p "$cache" && cache=$(cd "$cache" && pwd) || exit 1
@@ -164,8 +170,8 @@ userland() { # SUITE ARCHITECTURE CPU...
 stage_userland() {
   need qemu-user-static binfmt-support mmdebstrap arch-test util-linux || { skipped "userland: $reason"; return; }
   binfmt aarch64 || { skipped "userland: this kernel takes no binfmt_misc registration"; return; }
+  if [ -z "$long" ]; then userland bookworm arm64 cortex-a53 cortex-a76; return; fi # a72 has a53's instructions
   userland bookworm arm64 cortex-a53 cortex-a72 cortex-a76
-  [ -n "$long" ] || return 0
   userland trixie arm64 cortex-a53 cortex-a76
   binfmt arm || { skipped "userland of armhf: this kernel takes no binfmt_misc registration"; return; }
   userland bookworm armhf cortex-a7
@@ -175,13 +181,11 @@ stage_userland() {
 # ---- units
 
 stage_units() {
-  local service=("$tree"/deploy/*/edgeinfer.service "$tree"/deploy/edgeinfer.service) unit= score
-  for unit in "${service[@]}"; do [ -e "$unit" ] && break; unit=; done
-  [ -n "$unit" ] || { skipped "units: there is none"; return; }
+  local unit=$tree/deploy/edgeinfer.service score said code
   need systemd || { skipped "units: $reason"; return; }
   # ExecStart must exist: a root with nothing but the command's name
-  mkdir -p "$work/units/usr/bin" "$work/units/etc/systemd/system" && printf '#!/bin/sh\n' >"$work/units/usr/bin/edgeinfer" && chmod +x "$work/units/usr/bin/edgeinfer"
-  cp "$(dirname "$unit")"/edgeinfer.{service,socket} "$work/units/etc/systemd/system/" 2>/dev/null
+  mkdir -p "$work/units/usr/bin" "$work/units/bin" "$work/units/etc/systemd/system" && for program in usr/bin/edgeinfer bin/kill; do printf "#!/bin/sh\n" >"$work/units/$program" && chmod +x "$work/units/$program"; done
+  cp "$(dirname "$unit")"/edgeinfer.{service,socket} "$work/units/etc/systemd/system/"
   for target in basic network sysinit shutdown multi-user sockets local-fs; do printf '[Unit]\nDescription=x\n' >"$work/units/etc/systemd/system/$target.target"; done
   if said=$(systemd-analyze verify --man=no --recursive-errors=no --root="$work/units" edgeinfer.service 2>&1); then ok "systemd-analyze verify"; else bad "systemd-analyze verify: $said"; fi
   said=$(systemd-analyze security --offline=true --threshold=20 "$unit" 2>&1) && code=0 || code=$?
@@ -310,9 +314,9 @@ one_boot() { # NAME KIND SECONDS STAGE [kernel words]
   fi
 }
 
-stage_machine() { one_boot machine virt 600 service; }
-stage_nomemory() { MEMORY=256M one_boot nomemory virt 600 nomemory cgroup_disable=memory psi=0; }
-stage_pi3() { one_boot pi3 raspi3b 700 answer; }
+stage_machine() { one_boot machine virt 2400 service; }
+stage_nomemory() { MEMORY=256M one_boot nomemory virt 2400 nomemory cgroup_disable=memory psi=0; }
+stage_pi3() { one_boot pi3 raspi3b 2400 answer; }
 
 stage_pages16k() {
   prepare || { skipped "pages16k: $reason"; return; }
@@ -320,7 +324,7 @@ stage_pages16k() {
   other=$(kernel trixie linux-image-arm64-16k) || { skipped "pages16k: Debian's kernel with pages of 16 KiB could not be had"; return; }
   local root; root=$(unpacked bookworm arm64 "$machine_packages")
   initial "$other" "$root" "$work/initial-16k.gz"
-  if CPU=cortex-a76 boot virt "$other" "$work/initial-16k.gz" "$machine_disk" "$work/pages16k.log" 600 no pages16k; then
+  if CPU=cortex-a76 boot virt "$other" "$work/initial-16k.gz" "$machine_disk" "$work/pages16k.log" 2400 no pages16k; then
     verdicts "$work/pages16k.log" pages16k
   else
     verdicts "$work/pages16k.log" pages16k; bad "pages16k: not at its end after $took s"; tail -n 15 "$work/pages16k.log"
@@ -331,11 +335,11 @@ stage_powercut() { # cut at a random moment while models are replaced, boot agai
   prepare || { skipped "powercut: $reason"; return; }
   local disk=$work/cut.img cut wait
   cp --sparse=always "$machine_disk" "$disk"
-  boot virt "$machine_kernel" "$work/initial.gz" "$disk" "$work/cut-install.log" 600 keep cut-install || { verdicts "$work/cut-install.log" powercut; bad "powercut: not installed"; tail -n 15 "$work/cut-install.log"; return; }
+  boot virt "$machine_kernel" "$work/initial.gz" "$disk" "$work/cut-install.log" 2400 keep cut-install || { verdicts "$work/cut-install.log" powercut; bad "powercut: not installed"; tail -n 15 "$work/cut-install.log"; return; }
   for ((cut = 1; cut <= ${EDGEINFER_CUTS:-3}; cut++)); do
     wait=$((RANDOM % 6)).$((RANDOM % 10))
-    UNTIL='DEVTEST replacing' AFTER=$wait CACHE=writeback boot virt "$machine_kernel" "$work/initial.gz" "$disk" "$work/cut-$cut.log" 300 keep cut-write || { bad "powercut $cut: nothing was being written"; tail -n 15 "$work/cut-$cut.log"; return; }
-    if boot virt "$machine_kernel" "$work/initial.gz" "$disk" "$work/cut-$cut-after.log" 300 keep cut-check; then
+    UNTIL='DEVTEST replacing' AFTER=$wait CACHE=writeback boot virt "$machine_kernel" "$work/initial.gz" "$disk" "$work/cut-$cut.log" 1200 keep cut-write || { bad "powercut $cut: nothing was being written"; tail -n 15 "$work/cut-$cut.log"; return; }
+    if boot virt "$machine_kernel" "$work/initial.gz" "$disk" "$work/cut-$cut-after.log" 1200 keep cut-check; then
       verdicts "$work/cut-$cut-after.log" "powercut $cut (after $wait s)"
     else
       bad "powercut $cut: does not come back"; tail -n 15 "$work/cut-$cut-after.log"; return
@@ -349,12 +353,7 @@ stage_powercut() { # cut at a random moment while models are replaced, boot agai
 case $1 in
   short) shift; [ $# -gt 0 ] || set -- build kernels userland units machine ;;
   long) long=1; shift; [ $# -gt 0 ] || set -- build kernels userland units machine nomemory powercut pages16k pi3 ;;
-  -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
 esac
-if [ "$(id -u)" != 0 ]; then
-  skipped "all of it: device tests install packages and make root file systems, and this user is not root"
-  finish
-fi
 for stage in "$@"; do
   declare -F "stage_$stage" >/dev/null || { echo "device_test.sh: no stage $stage (see --help)" >&2; exit 2; }
 done
