@@ -6,7 +6,9 @@
 # Stages (short: those with *):
 #   build*     wheels for aarch64 (long: and armv7l, Python 3.11 and 3.13) by deploy/wheels.sh, Debian packages from them
 #   kernels*   every step and decoder of the NEON variants against plain (long: 32 bits, AVX-512 and old PCs too), tests/device/run.sh
-#   userland*  the package in Debian 12 under qemu-user: cortex-a53, a76 (long: a72, Debian 13, and armhf on cortex-a7)
+#   userland*  the package in Debian 12 under qemu-user: cortex-a53, a76 (long: a72)
+#   trixie     the same in Debian 13 (its wheel needs a Python 3.13 on this machine)
+#   armhf      the same in 32-bit Debian 12 and 13 on cortex-a7
 #   units*     systemd's own verdict on the units
 #   machine*   a booted Debian arm64 machine, 512 MB, systemd: package installed, service up, requests, OOM kill, watchdog
 #   nomemory   the same with the memory controller off, as Raspberry Pi OS starts
@@ -167,13 +169,24 @@ userland() { # SUITE ARCHITECTURE CPU...
   rm -rf "$work/userland"
 }
 
+emulation() { # NAME OF THE STAGE, ARCHITECTURE: 0 if programs of that architecture run in a chroot
+  need qemu-user-static binfmt-support mmdebstrap arch-test util-linux || { skipped "$1: $reason"; return 1; }
+  binfmt "$2" || { skipped "$1: this kernel takes no binfmt_misc registration"; return 1; }
+}
+
 stage_userland() {
-  need qemu-user-static binfmt-support mmdebstrap arch-test util-linux || { skipped "userland: $reason"; return; }
-  binfmt aarch64 || { skipped "userland: this kernel takes no binfmt_misc registration"; return; }
+  emulation userland aarch64 || return 0
   if [ -z "$long" ]; then userland bookworm arm64 cortex-a53 cortex-a76; return; fi # a72 has a53's instructions
   userland bookworm arm64 cortex-a53 cortex-a72 cortex-a76
+}
+
+stage_trixie() {
+  emulation trixie aarch64 || return 0
   userland trixie arm64 cortex-a53 cortex-a76
-  binfmt arm || { skipped "userland of armhf: this kernel takes no binfmt_misc registration"; return; }
+}
+
+stage_armhf() {
+  emulation armhf arm || return 0
   userland bookworm armhf cortex-a7
   userland trixie armhf cortex-a7
 }
@@ -352,7 +365,7 @@ stage_powercut() { # cut at a random moment while models are replaced, boot agai
 [ $# -gt 0 ] || set -- short
 case $1 in
   short) shift; [ $# -gt 0 ] || set -- build kernels userland units machine ;;
-  long) long=1; shift; [ $# -gt 0 ] || set -- build kernels userland units machine nomemory powercut pages16k pi3 ;;
+  long) long=1; shift; [ $# -gt 0 ] || set -- build kernels userland trixie armhf units machine nomemory powercut pages16k pi3 ;;
 esac
 for stage in "$@"; do
   declare -F "stage_$stage" >/dev/null || { echo "device_test.sh: no stage $stage (see --help)" >&2; exit 2; }
