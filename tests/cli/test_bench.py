@@ -5,6 +5,8 @@ from __future__ import annotations
 import html.parser
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +185,21 @@ def test_against_ncnn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     arguments = ["bench", str(DIGITS), "--against", f"ncnn:{tmp_path / 'm.param'}", "--duration", "10ms", "--warmup", "0"]
     assert main(arguments) == 2
     assert "ncnn" in capsys.readouterr().err
+
+
+def test_a_folder_of_models_in_one_table(tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "on_device.sh"
+    models, out = tmp_path / "models", tmp_path / "out"
+    models.mkdir()
+    (models / "digits.edge").write_bytes(DIGITS.read_bytes())
+    (models / "broken.edge").write_bytes(b"nothing")
+    environment = {**os.environ, "EDGEINFER": f"{sys.executable} -m edgeinfer.cli", "PYTHON": sys.executable}
+    options = ["--duration", "20ms", "--warmup", "0", "--cold-starts", "0", "--threads", "1"]
+    command = ["bash", str(script), str(models), "-o", str(out), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1 and "broken.edge" in done.stderr  # said, and the others are measured all the same
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len(rows) == 3 and len({len(row) for row in rows}) == 1 and rows[2][0].strip() == "digits"
+    assert float(rows[2][1]) > 0 and done.stdout == (out / "table.md").read_text()
+    assert sorted(path.name for path in out.iterdir()) == ["digits.html", "digits.json", "table.md"]
+    assert subprocess.run(["bash", script, tmp_path / "none"], capture_output=True, check=False).returncode == 2
