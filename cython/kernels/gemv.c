@@ -19,7 +19,7 @@
 /* Gaps whose left-out symbol is worth zero: entries alone are multiplied (Han et al. 2016, EIE, section 3), one row of x.  Zeros that are not added
  * change no bit of a sum of finite numbers, so x must be finite.  An entry takes longer here (its sum is in memory, and often the one that was
  * just stored) than on its way through bytes, which cost something for every weight: only tiles of few entries gain.  Zero activations are not
- * looked for: entries of one input are few, and a branch for them costs more than their products. */
+ * looked for: an input has two entries in such a tile, and a branch on its value cannot be predicted. */
 static int sparse(const ei_plane *plane, ei_place tile, const float *table, const float *x, int64_t k, float *total, int start) {
   if (tile.n < EI_GAPS_HEADER) return EI_BAD_STREAM;
   const uint64_t n = ei_load32(tile.bytes), width = (uint64_t)(plane->extra + plane->bits), end = (uint64_t)k * EI_ROW_BLOCK;
