@@ -57,13 +57,13 @@ class Encoded:
         return 8 * self.nbytes / (self.rows * self.k)
 
 
-#: share of the bits that a coder must save for being three times slower: entropy coding saves 4 % of unpruned k-means symbols and is three times
-#: slower than ``packed``, which therefore stays
+#: share of the bits that a coder must save for being three times slower: entropy coding saves 4 % of unpruned k-means symbols and is
+#: three times slower than ``packed``, which therefore stays
 WORTH = 0.1
 
 
 def smallest(tiles: Tiles, worth: float = WORTH) -> str:
-    """Name of the coder that needs the fewest bits, where a slower one (:meth:`~.base.Coder.cycles`) must save ``worth`` per factor of three.
+    """Name of the coder that needs the fewest bits; one that is three times slower (:meth:`~.base.Coder.cycles`) must save ``worth``.
 
     On pruned tensors that decides between ``gaps``, fast where few entries are left, ``huffman``, and ``rans``, smallest and slowest.
     """
