@@ -79,28 +79,35 @@ def parts(rows: int, seed: int) -> list[np.ndarray]:
 
 
 def splits(name: str, promise: float, count: int, confidence: float) -> None:
-    """Fit to random divisions of the rows that heads never saw; judge on the part that nothing saw."""
+    """Caches are chosen on a sixth of the rows that heads never saw; the others are divided again and again: a quarter fits thresholds, a
+    third certifies, the rest judges."""
     made, rest, _ = pickle.loads(learned_file(name).read_bytes())
-    found, sizes = [], []
+    every = np.random.default_rng(99).permutation(len(rest[1]))
+    first, others = np.split(every, [len(every) // 6])
+
+    def part(rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        return [p[rows] for p in rest[0]], rest[1][rows]
+
+    chosen = tune.choose(made, part(first), 0.8 * promise)
+    seen = tune.look_all(chosen, made.boundaries, *part(others))
+    found = []
     for seed in range(count):
-        selecting, certifying, judging = division(made, rest, seed)
-        fitted = tune.settle(made, selecting, certifying, promise=promise, confidence=confidence, recent=0)
-        if fitted.candidates:
-            seen = tune.look_all(fitted.candidates, made.boundaries, *judging)
-            cost, wrong, at = tune.Composition(fitted.candidates, range(len(fitted.candidates)), seen, made.seconds).judge(
-                fitted.thresholds
-            )
-            found.append((cost, wrong / len(at)))
-        else:
-            found.append((1.0, 0.0))
-        sizes.append(sum(c.nbytes for c in fitted.candidates))
+        order = np.random.default_rng(seed).permutation(len(others))
+        fitting, certifying, judging = (
+            tune.Composition(chosen, range(len(chosen)), tune.Seen(seen.confidence[:, rows], seen.agrees[:, rows]), made.seconds)
+            for rows in np.split(order, (len(order) // 4, len(order) * 7 // 12))
+        )
+        curve = fitting.curve()
+        cost, wrong, at = judging.judge(curve[tune.certify(certifying, curve, promise, confidence)])
+        found.append((cost, wrong / len(at)))
     cost, wrong = np.array(found).T
     over = int((wrong > promise).sum())
+    nbytes = sum(c.nbytes for c in chosen)
     print(
         f"{name}, promise {100 * promise:g} % with confidence {confidence:g}, {count} divisions: mean time {cost.mean():.3f} of the "
         f"network's (standard deviation {cost.std():.3f}), agreement {100 * (1 - wrong.mean()):.2f} % (worst {100 * (1 - wrong.max()):.2f} "
-        f"%), promise exceeded on the judging rows in {over} ({100 * over / count:.1f} %), "
-        f"caches {np.mean(sizes):.0f} bytes, at most {max(sizes)}"
+        f"%), promise exceeded on the judging rows in {over} ({100 * over / count:.1f} %); {len(chosen)} caches, {nbytes} bytes: "
+        + ", ".join(f"{c.boundary.name} ({c.kind})" for c in chosen)
     )
 
 

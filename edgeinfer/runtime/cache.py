@@ -129,7 +129,7 @@ class Caches:
         self._selectors = [np.array(c.selector, np.float32) for c in self.caches]
         self._centres = [self.store.plain(f"{c.output}.centres") if c.kind == "kmeans" else None for c in self.caches]
         self._votes = [self.store.plain(f"{c.output}.votes") if c.kind == "kmeans" else None for c in self.caches]
-        self._heads: dict[int, tuple[Execution, Memory, list[tuple[int, int]]]] = {}
+        self._heads: dict[int, tuple[Execution, Memory, list[tuple[int, int, np.ndarray, np.ndarray]]]] = {}
         self._unset = np.zeros(16, np.float32)
         places = [*range(len(self.caches))]
         if self.recent is not None:
@@ -198,8 +198,8 @@ class Caches:
 
     # ---- looking things up
 
-    def _head(self, rows: int) -> tuple[Execution, Memory, list[tuple[int, int]]]:
-        """The heads' program for a number of rows, its memory, and the range of its actions for each cache."""
+    def _head(self, rows: int) -> tuple[Execution, Memory, list[tuple[int, int, np.ndarray, np.ndarray]]]:
+        """The heads' program for a number of rows, its memory, and for each cache the range of its actions, its output and its key."""
         made = self._heads.get(rows)
         if made is None:
             execution = Execution(self.store, {self.store.graph.batch or "N": rows}, self.kernels, 1)
@@ -211,7 +211,8 @@ class Caches:
             for cache in self.caches:
                 names = self._chain(cache)
                 own = [i for i, action in enumerate(execution.lowered.actions) if action.node.name in names]
-                ranges.append((own[0], own[-1] + 1))
+                # views are made once: making them takes longer than the head
+                ranges.append((own[0], own[-1] + 1, execution.tensor(cache.output, {}), execution.tensor(cache.key, {})))
             while len(self._heads) >= KEPT_HEADS:
                 self._heads.pop(next(iter(self._heads)))
             made = self._heads[rows] = execution, memory, ranges
@@ -219,12 +220,11 @@ class Caches:
 
     def prepare(self, rows: int) -> None:
         """Make everything that looking up ``rows`` rows takes, so that a plan made afterwards counts it."""
-        execution, memory, _ = self._head(rows)
+        _, memory, ranges = self._head(rows)
         memory.buffer(0, memory.nbytes)[...] = 0
         # NumPy's code and the buffers of its products become resident when they are first used
         for number, cache in enumerate(self.caches):
-            found = execution.tensor(cache.output, {})
-            scores, seen = features(cache.kind, found, self._centres[number], self._votes[number])
+            scores, seen = features(cache.kind, ranges[number][2], self._centres[number], self._votes[number])
             sure(self._selectors[number], scores.argmax(axis=1), seen)
         if self.recent is not None:
             kept, self._kept = self._kept, self.recent.room
@@ -246,10 +246,10 @@ class Caches:
         """(scores as logits, classes, confidence, keys) of rows at the boundary of cache ``number``; keys are views."""
         cache = self.caches[number]
         execution, _, ranges = self._head(len(activation))
-        execution.begin({cache.boundary: activation})
-        execution.advance({cache.boundary: activation}, *ranges[number])
-        found = execution.tensor(cache.output, {cache.boundary: activation})
-        keys = execution.tensor(cache.key, {cache.boundary: activation})
+        first, last, found, keys = ranges[number]
+        inputs = {cache.boundary: activation}
+        execution.begin(inputs)
+        execution.advance(inputs, first, last)
         scores, seen = features(cache.kind, found, self._centres[number], self._votes[number])
         classes = scores.argmax(axis=1)
         return scores, classes, sure(self._selectors[number], classes, seen), keys

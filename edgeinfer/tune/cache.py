@@ -49,7 +49,7 @@ LOOK_RATE = 4e9
 WEIGHTS = tuple(float(w) for w in np.geomspace(1.0, 300.0, 25))
 BATCH = 16
 #: ways of the dynamic program that are judged exactly
-STARTS = 24
+STARTS = 12
 #: steps of training that a head gets at least, however few its rows
 LEAST_STEPS = 1500
 
@@ -638,6 +638,34 @@ def learn(
 Captured = tuple[Sequence[np.ndarray], np.ndarray]
 
 
+def select(learned: Learned, selecting: Captured) -> list[Candidate]:
+    """The candidates with selectors fitted to captured rows; without those that another one at the same boundary beats in agreement and
+    bytes."""
+    by_name = {b.name: p for b, p in zip(learned.boundaries, selecting[0], strict=True)}
+    said, classes = selecting[1].argmax(axis=1), selecting[1].shape[1]
+    made, rates = [], []
+    for candidate in learned.candidates:
+        given, seen, _ = candidate.look(by_name[candidate.boundary.name])
+        same = given == said
+        made.append(replace(candidate, selector=fit_selector(seen, given, same.astype(np.float64), classes)))
+        rates.append(float(same.mean()))
+    return [
+        mine
+        for mine, rate in zip(made, rates, strict=True)
+        if not any(
+            other.boundary == mine.boundary and other_rate >= rate and other.nbytes < mine.nbytes
+            for other, other_rate in zip(made, rates, strict=True)
+        )
+    ]
+
+
+def choose(learned: Learned, selecting: Captured, allowed: float) -> list[Candidate]:
+    """The caches that :func:`compose` takes, with selectors, both from captured rows; ``allowed``: share of wrong rows."""
+    candidates = select(learned, selecting)
+    seen = look_all(candidates, learned.boundaries, *selecting)
+    return [candidates[i] for i in compose(candidates, seen, learned.seconds, allowed, learned.limit).chosen]
+
+
 def settle(
     learned: Learned,
     selecting: Captured,
@@ -653,15 +681,13 @@ def settle(
     ``selecting``, ``certifying``: pooled activations and answers as :func:`capture` gives them.
     """
     boundaries, total = learned.boundaries, learned.seconds
-    said, classes = selecting[1].argmax(axis=1), selecting[1].shape[1]
     by_name = {b.name: p for b, p in zip(boundaries, selecting[0], strict=True)}
-    candidates: list[Candidate] = []
+    said = selecting[1].argmax(axis=1)
+    candidates = select(learned, selecting)
     agreement = []
-    for candidate in learned.candidates:
-        given, seen, _ = candidate.look(by_name[candidate.boundary.name])
-        selector = fit_selector(seen, given, (given == said).astype(np.float64), classes)
-        candidates.append(replace(candidate, selector=selector))
-        agreement.append((candidate.boundary.name, candidate.kind, float((given == said).mean()), candidate.nbytes))
+    for candidate in candidates:
+        same = candidate.look(by_name[candidate.boundary.name])[0] == said
+        agreement.append((candidate.boundary.name, candidate.kind, float(same.mean()), candidate.nbytes))
     composition = compose(candidates, look_all(candidates, boundaries, *selecting), total, 0.8 * promise, learned.limit)
     curve = composition.curve()
     judge = Composition(candidates, composition.chosen, look_all(candidates, boundaries, *certifying), total)
