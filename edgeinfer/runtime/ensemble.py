@@ -41,6 +41,7 @@ import numpy as np
 from ..errors import ContainerError, InputError, UsageError
 from ..kernels.codec import crc32c
 from ..sizes import parse_seconds
+from .arena import Arena
 from .ceiling import peak_footprint
 from .plan import choose_limit
 from .session import InferenceSession, NodeArg
@@ -185,7 +186,10 @@ class Ensemble:
     Used by one thread at a time. Sessions of members share compressed bytes with other sessions of the same file.
     """
 
-    def __init__(self, file: EnsembleFile, sessions: Sequence[InferenceSession], memory_limit: int | None) -> None:
+    def __init__(
+        self, file: EnsembleFile, sessions: Sequence[InferenceSession], memory_limit: int | None, opened: contextlib.ExitStack
+    ) -> None:
+        self._opened = opened
         self.file = file
         self.sessions = list(sessions)
         self.quality = file.quality
@@ -222,8 +226,7 @@ class Ensemble:
                         f"{os.fspath(path)}: member {member.path}: expected the container with SHA-256 {member.sha256[:16]}..., found "
                         f"{session.store.digest[:16]}...; fit the ensemble again with 'edgeinfer tune ensemble'"
                     )
-            opened.pop_all()
-        return cls(file, sessions, limit)
+            return cls(file, sessions, limit, opened.pop_all())
 
     # ---- what it is
 
@@ -369,7 +372,7 @@ class Ensemble:
             "predicted_peak_rss": max(predicted, default=None),
             "peak_rss": peak_footprint(),
             "memory_limit": self._limit,
-            "arena_bytes": sum(r["arena_bytes"] for r in reports),
+            "arena_bytes": max(r["arena_bytes"] for r in reports),
             "compressed_resident_bytes": sum(r["compressed_resident_bytes"] for r in reports),
             "members": reports,
         }
@@ -381,8 +384,7 @@ class Ensemble:
 
     def close(self) -> None:
         """Close the members. A closed ensemble cannot run."""
-        for session in self.sessions:
-            session.close()
+        self._opened.close()
 
     def __enter__(self) -> Ensemble:
         return self
@@ -406,8 +408,10 @@ def open_members(
     if not paths:
         raise UsageError("an ensemble needs at least one member")
     sessions: list[InferenceSession] = []
+    arena = Arena()  # members run in turn, so one arena serves them all
+    opened.callback(arena.close)
     for path in paths:
-        session = InferenceSession(path, memory_limit=limit, threads=threads, batch=batch, kernels=kernels)
+        session = InferenceSession(path, memory_limit=limit, threads=threads, batch=batch, kernels=kernels, arena=arena)
         opened.push(session)
         sessions.append(session)
         inputs, outputs = session.get_inputs(), session.get_outputs()

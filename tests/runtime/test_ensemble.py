@@ -93,6 +93,14 @@ def test_what_is_not_reached_does_not_run(file: Path, monkeypatch: pytest.Monkey
     assert asked == [30, int((answer.members_used > 1).sum()), int((answer.members_used > 2).sum())]
 
 
+def test_members_share_one_arena(file: Path) -> None:
+    with ei.Ensemble.load(file, batch=4) as ensemble:
+        ensemble.run(task.rows(8, 9)[0], quality=1.0)
+        report = ensemble.memory_report()
+        each = [s.plan.arena_bytes for s in ensemble.sessions if s.plan is not None]
+    assert len(each) == 3 and max(each) <= report["arena_bytes"] < sum(each)
+
+
 def test_a_budget_stops_before_a_member_that_would_be_late(file: Path) -> None:
     x, _ = task.rows(8, 6)
     with ei.Ensemble.load(file) as ensemble:
