@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--coder", choices=CODERS, help="how symbols become bytes (default: the smallest that runs fused)")
     parser.add_argument("--bits", type=_bits, metavar="N", help="symbols of N bits for all weights, 1 to 8")
+    parser.add_argument(
+        "--no-compensation",
+        action="store_true",
+        help="do not run a network of images on made images to let errors cancel in each layer's outputs: quicker and less exact",
+    )
     parser.add_argument("--recipe", metavar="FILE.yaml", help="quantizer, coder and bits per layer")
     add_json_argument(parser)
 
@@ -50,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     options = {name: value for name in ("quantizer", "coder", "bits", "recipe") if (value := getattr(args, name)) is not None}
     began = time.perf_counter()
     with Progress("compressing") as progress:
-        compress(args.model, args.output, progress=progress, **options)
+        compress(args.model, args.output, progress=progress, compensation=not args.no_compensation, **options)
     spent = time.perf_counter() - began
     from ..container import Reader
 

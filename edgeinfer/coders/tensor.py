@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -21,7 +22,7 @@ class Quantizer(Protocol):
 
     def options(self) -> dict[str, Any]: ...
 
-    def quantize_balanced(self, weights: np.ndarray, taps: int) -> Any: ...
+    def fit(self, weights: np.ndarray, taps: int, inputs: Sequence[np.ndarray] | None) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Encoded:
         max_error: the largest difference of a decoded weight to the original.
         planes: ``coder``, ``bits``, ``lanes``, ``extra`` of each plane.
         parts: name -> array, in the order in which they are stored.
+        quantized: what the quantizer gave.
     """
 
     rows: int
@@ -46,6 +48,7 @@ class Encoded:
     max_error: float
     planes: tuple[dict[str, Any], ...]
     parts: dict[str, np.ndarray] = field(repr=False)
+    quantized: Any = field(repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -93,6 +96,7 @@ def encode_tensor(
     quantizer: Quantizer,
     coder: Coder | None = None,
     k_chunk: int | None = None,
+    inputs: Sequence[np.ndarray] | None = None,
 ) -> Encoded:
     """Quantize and encode a tensor.
 
@@ -105,6 +109,7 @@ def encode_tensor(
         quantizer: instance of a class of ``QUANTIZERS``.
         coder: instance of a class of ``CODERS``, or ``None``: what :func:`smallest` names. Raw floats always take ``raw``.
         k_chunk: inputs of a tile, ``None`` for :func:`~edgeinfer.coders.base.default_k_chunk`.
+        inputs: for each group float32 (n, k), what its rows are multiplied with, where that is known.
 
     Raises:
         UsageError: weights that are empty or not finite, or a coder that cannot hold what the quantizer gives.
@@ -114,7 +119,7 @@ def encode_tensor(
     matrix = np.ascontiguousarray(weights, np.float32).reshape(rows, -1)
     try:
         taps = math.prod(weights.shape[1:-1]) if weights.ndim > 2 else 1
-        quantized = quantizer.quantize_balanced(matrix, taps)
+        quantized = quantizer.fit(matrix, taps, inputs)
         layout = TileLayout.of(rows, matrix.shape[1], groups, k_chunk)
         parts: dict[str, np.ndarray] = {}
         if quantized.values is not None:
@@ -155,6 +160,7 @@ def encode_tensor(
         max_error=error,
         planes=tuple({"coder": p.coder, "bits": p.bits, "lanes": p.lanes, "extra": p.extra} for p in planes),
         parts=parts,
+        quantized=quantized,
     )
 
 

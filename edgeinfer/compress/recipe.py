@@ -16,12 +16,13 @@ runs fused. A rule has conditions beside its choice: ``name`` (shell pattern on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from .allotment import allot
 
 DEFAULT_QUANTIZER = "kmeans"
 #: bits of a symbol where nobody says otherwise: at most a point of accuracy is lost on each of the shared classifiers
@@ -83,7 +84,7 @@ class Rule:
     def matches(self, tensor: Tensor) -> bool:
         """True if the tensor meets all conditions."""
         return (
-            (self.name is None or fnmatchcase(tensor.name, self.name))
+            (self.name is None or (tensor.name == self.name or fnmatchcase(tensor.name, self.name)))
             and (self.op is None or self.op == tensor.op)
             and (self.depthwise is None or self.depthwise == tensor.depthwise)
             and (self.min_weights is None or tensor.weights >= self.min_weights)
@@ -122,6 +123,14 @@ class Recipe:
             Rule(Choice("kmeans", {"bits": max(bits, DEPTHWISE_BITS)}), depthwise=True),
         )
         return cls(Choice(quantizer, {"bits": bits}, coder), fine)
+
+    def refine(self, tensors: Sequence[Tensor]) -> Recipe:
+        """The recipe with more bits for the smaller of the tensors that its default is for (:mod:`.allotment`), each by a rule of its
+        own."""
+        bits = int(self.default.options["bits"])
+        found = allot({t.name: t.weights for t in tensors if self.choose(t) is self.default}, bits)
+        own = (Rule(replace(self.default, options={**self.default.options, "bits": b}), name=name) for name, b in found.items() if b > bits)
+        return replace(self, rules=(*self.rules, *own))
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as JSON values: what containers and recipe files hold."""

@@ -6,7 +6,7 @@ they are used, so the stated errors are those of the decoder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +21,8 @@ BINS = 1 << 16
 SLAB = 1 << 20
 #: up to so many bits a table is rounded to bfloat16: 0.2 % of a value, while the cells are at least 5 % wide, and it is decoded faster
 BFLOAT_BITS = 6
+#: a tensor of so many distinct values was quantized before
+CODEBOOK = 256
 #: share of exact zeros from which a tensor counts as pruned and zero gets a symbol of its own
 PRUNED = 0.01
 
@@ -71,11 +73,20 @@ class Quantizer:
         """Quantize a float32 (rows, k) matrix. Raises UsageError where it holds infinities or NaN."""
         raise NotImplementedError
 
-    def quantize_balanced(self, weights: np.ndarray, taps: int = 1) -> Quantized:
-        """:meth:`quantize`, then errors that cancel within rows (:mod:`edgeinfer.quantizers.balance`); k is ordered [taps][channels]."""
-        from .balance import balance
+    def fit(self, weights: np.ndarray, taps: int = 1, inputs: Sequence[np.ndarray] | None = None) -> Quantized:
+        """:meth:`quantize`, then errors that cancel: in the outputs for the inputs that are known (:mod:`edgeinfer.quantizers.compensate`),
+        else within rows (:mod:`edgeinfer.quantizers.balance`).
 
-        return balance(weights, self.quantize(weights), taps)
+        Args:
+            weights: float32 (rows, k); k is ordered [taps][channels].
+            taps: spatial taps of a convolution.
+            inputs: for each equal group of rows, float32 (n, k): what the rows are multiplied with.
+        """
+        from .balance import balance
+        from .compensate import compensate
+
+        quantized = self.quantize(weights)
+        return balance(weights, quantized, taps) if inputs is None else compensate(weights, quantized, inputs)
 
 
 QUANTIZERS: Registry[Quantizer] = Registry("quantizer")
@@ -122,6 +133,30 @@ def slabs(weights: np.ndarray, scale: np.ndarray | None) -> Iterator[tuple[slice
             divisor = scale[rows].astype(np.float32)
             part = part / np.where(divisor == 0, np.float32(1), divisor)[:, None]
         yield rows, part
+
+
+def distinct(weights: np.ndarray, most: int) -> np.ndarray | None:
+    """Sorted distinct values of a matrix if there are at most ``most``, else ``None``."""
+    flat = weights.ravel()
+    known = np.unique(flat[:4096])
+    for first in range(0, flat.size, 1 << 20):
+        if len(known) > most:
+            return None
+        part = flat[first : first + (1 << 20)]
+        missing = part[known[np.minimum(np.searchsorted(known, part), len(known) - 1)] != part]
+        if missing.size:
+            known = np.unique(np.concatenate([known, missing]))
+    return known if len(known) <= most else None
+
+
+def squared_error(weights: np.ndarray, quantized: Quantized) -> float:
+    """Sum of the squared differences to the decoded weights."""
+    step = max(1, SLAB // weights.shape[1])
+    total = 0.0
+    for first in range(0, len(weights), step):
+        part = weights[first : first + step]
+        total += float(np.sum(np.square(part - quantized.decode(first, first + len(part)), dtype=np.float64)))
+    return total
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,20 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import UsageError
-from .base import BFLOAT_BITS, QUANTIZERS, Quantized, Quantizer, assign, check_bits, histogram, round_bfloat, row_scales
+from .base import (
+    BFLOAT_BITS,
+    CODEBOOK,
+    QUANTIZERS,
+    Quantized,
+    Quantizer,
+    assign,
+    check_bits,
+    distinct,
+    histogram,
+    round_bfloat,
+    row_scales,
+    squared_error,
+)
 
 #: Lloyd's rounds at most; Gaussian weights and 32 centroids settle after about 300
 ROUNDS = 1000
@@ -71,26 +84,12 @@ def least_error(points: np.ndarray, counts: np.ndarray, wanted: int, start: str 
     return min(settled, key=lambda centroids: _squared_error(points, counts, centroids))
 
 
-def _distinct(weights: np.ndarray, most: int) -> np.ndarray | None:
-    """Sorted distinct values of a matrix if there are at most ``most``, else ``None``."""
-    flat = weights.ravel()
-    known = np.unique(flat[:4096])
-    for first in range(0, flat.size, 1 << 20):
-        if len(known) > most:
-            return None
-        part = flat[first : first + (1 << 20)]
-        missing = part[known[np.minimum(np.searchsorted(known, part), len(known) - 1)] != part]
-        if missing.size:
-            known = np.unique(np.concatenate([known, missing]))
-    return known if len(known) <= most else None
-
-
 @QUANTIZERS.register("kmeans")
 @dataclass
 class KMeans(Quantizer):
     """Symbols are centroids in rising order.
 
-    A tensor of at most 2^bits distinct values is kept exactly, without row scales.
+    A tensor of at most 2^bits distinct values is kept exactly, without row scales; one of at most 256 has them where they help.
 
     Args:
         bits: 1..8; at most 2^bits centroids.
@@ -109,10 +108,16 @@ class KMeans(Quantizer):
             raise UsageError(f"start: expected linear, density or best, found {self.start!r}")
 
     def quantize(self, weights: np.ndarray) -> Quantized:
-        exact = _distinct(weights, 1 << self.bits)
-        if exact is not None and np.isfinite(exact).all():
-            return Quantized(symbols=assign(weights, None, exact), table=exact)
-        scale = row_scales(weights, self.row_scale)
+        known = distinct(weights, CODEBOOK)
+        if known is None or not np.isfinite(known).all():
+            return self._fitted(weights, row_scales(weights, self.row_scale))
+        if len(known) <= 1 << self.bits:
+            return Quantized(symbols=assign(weights, None, known), table=known)
+        # the values of a codebook or grid lie apart with row scales and together without
+        both = [self._fitted(weights, scale) for scale in (row_scales(weights, self.row_scale), None)]
+        return min(both, key=lambda quantized: squared_error(weights, quantized))
+
+    def _fitted(self, weights: np.ndarray, scale: np.ndarray | None) -> Quantized:
         found = histogram(weights, scale)
         points, counts = found.points, found.counts.copy()
         wanted = 1 << self.bits

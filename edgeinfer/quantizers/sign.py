@@ -11,13 +11,27 @@ published. With a number of bits they are the cells of least squared error of ea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ..errors import UsageError
-from .base import BFLOAT_BITS, QUANTIZERS, Quantized, Quantizer, check_bits, histogram, round_bfloat, row_scales, slabs
+from .base import (
+    BFLOAT_BITS,
+    CODEBOOK,
+    QUANTIZERS,
+    Quantized,
+    Quantizer,
+    check_bits,
+    distinct,
+    histogram,
+    round_bfloat,
+    row_scales,
+    slabs,
+    squared_error,
+)
 from .kmeans import least_error
 
 #: symbols are bytes: a sign and at most so many buckets
@@ -56,16 +70,21 @@ class Sign(Quantizer):
         if self.error_bound is not None and self.row_scale:
             raise UsageError("error_bound: a bound for all weights of a tensor goes without row scales")
 
-    def quantize_balanced(self, weights: np.ndarray, taps: int = 1) -> Quantized:
+    def fit(self, weights: np.ndarray, taps: int = 1, inputs: Sequence[np.ndarray] | None = None) -> Quantized:
         if self.error_bound is not None:
-            return self.quantize(weights)  # a weight moved to its second nearest value could pass the bound
-        return super().quantize_balanced(weights, taps)
+            return self.quantize(weights)  # a weight moved to another value than the nearest could pass the bound
+        return super().fit(weights, taps, inputs)
 
     def quantize(self, weights: np.ndarray) -> Quantized:
-        return self._least_error(weights) if self.error_bound is None else self._within_bound(weights, self.error_bound)
+        if self.error_bound is not None:
+            return self._within_bound(weights, self.error_bound)
+        found = self._least_error(weights, row_scales(weights, self.row_scale is not False))
+        if found.row_scale is None or distinct(weights, CODEBOOK) is None:
+            return found
+        # the values of a codebook or grid lie apart with row scales and together without
+        return min(found, self._least_error(weights, None), key=lambda quantized: squared_error(weights, quantized))
 
-    def _least_error(self, weights: np.ndarray) -> Quantized:
-        scale = row_scales(weights, self.row_scale is not False)
+    def _least_error(self, weights: np.ndarray, scale: np.ndarray | None) -> Quantized:
         found = histogram(weights, scale)
         buckets = 1 << (self.bits - 1)
         table = np.zeros(2 * buckets, np.float32)

@@ -23,7 +23,7 @@ def test_decoders_give_what_the_quantizer_said(name, options, coder_name, coder_
     for rows, k, groups, k_chunk in cases.SHAPES:
         for pruned in (False, True):
             weights = cases.weights(rows, k, pruned)
-            expected = quantizer.quantize_balanced(weights).decode()
+            expected = quantizer.fit(weights).decode()
             encoded = encode_tensor("t", weights, rows, groups, quantizer, coder, k_chunk)
             tensor = coded_tensor("t", weights.shape, encoded)
             for kernels in available_kernels():
@@ -36,7 +36,7 @@ def test_decoders_give_what_the_quantizer_said(name, options, coder_name, coder_
 def test_the_sign_plane_alone(coder_name):
     weights = cases.weights(70, 90)
     quantizer = cases.quantizer("sign", {"bits": 5})
-    quantized = quantizer.quantize_balanced(weights)
+    quantized = quantizer.fit(weights)
     tensor = coded_tensor("t", weights.shape, encode_tensor("t", weights, 70, 2, quantizer, cases.coder(coder_name)))
     tensor.base_only = True
     expected = quantized.base_table[(weights >= 0).astype(int)] * quantized.row_scale.astype(np.float32)[:, None]
@@ -63,7 +63,7 @@ def test_tiles_are_decoded_without_each_other():
         quantizer = cases.quantizer("kmeans", {"bits": 5})
         tensor = coded_tensor("t", weights.shape, encode_tensor("t", weights, 70, 1, quantizer, cases.coder(coder_name)))
         whole = tensor.decode()
-        scale = quantizer.quantize_balanced(weights).row_scale.astype(np.float32)
+        scale = quantizer.fit(weights).row_scale.astype(np.float32)
         blocks, chunks = tensor.tiles
         assert (blocks, chunks) == (3, 3)
         for block, chunk in ((2, 1), (0, 2), (1, 0)):

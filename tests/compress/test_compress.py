@@ -15,6 +15,7 @@ import edgeinfer as ei  # noqa: E402
 from edgeinfer.compress import Recipe, compress  # noqa: E402
 from edgeinfer.compress.importer import import_model  # noqa: E402
 from edgeinfer.compress.roles import matrices  # noqa: E402
+from edgeinfer.compress.samples import dead_leaves  # noqa: E402
 from edgeinfer.container import Reader  # noqa: E402
 from edgeinfer.errors import EdgeInferError, ModelFormatError, UnsupportedModelError, UsageError  # noqa: E402
 
@@ -61,7 +62,9 @@ def test_what_is_stored_is_what_was_imported(source: Path, tmp_path: Path, quant
         reader.verify()
         assert reader.graph == graph and set(reader.entries) == set(weights)
         assert reader.metadata["source"] == "small.onnx"
-        assert Recipe.from_json(reader.metadata["recipe"]) == Recipe.simple(quantizer, coder)
+        asked, kept = Recipe.simple(quantizer, coder), Recipe.from_json(reader.metadata["recipe"])
+        assert kept.default == asked.default and kept.rules[: len(asked.rules)] == asked.rules
+        assert reader.metadata["samples"] == "none"  # 16 channels are no image
         by_name = {layer.name: layer for layer in report.layers + report.constants}
         for name, entry in reader.entries.items():
             layer = by_name[name]
@@ -106,6 +109,25 @@ def test_small_tensors_stay_fp16_unless_they_do_not_fit(tmp_path: Path) -> None:
             ("none", {"dtype": "float16"}),
             ("none", {"dtype": "float32"}),
         ]
+
+
+def test_images_are_made_for_a_network_that_takes_them(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "a", "conv", pads=[1] * 4), node("Relu", "a", "r"), node("Conv", "r v", "b", "second")]
+    nodes += [node("GlobalAveragePool", "b", "p"), node("Flatten", "p", "f"), node("Gemm", "f m", "y", "fc", transB=1)]
+    weights = {"w": weight(192, 3, 3, 3), "v": weight(48, 192, 1, 1, seed=1), "m": weight(100, 48, seed=2)}
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model(nodes, [("x", ["N", 3, 16, 16])], ["y"], weights).SerializeToString())
+    images = {"x": dead_leaves(40, 3, (16, 16), seed=7)}
+    answers = []
+    for number, options in enumerate(({"quantizer": "none"}, {"bits": 3}, {"bits": 3, "compensation": False})):
+        target = tmp_path / f"{number}.edge"
+        compress(path, target, **options)
+        with Reader(target) as reader:
+            assert reader.metadata["samples"] == ("made" if options == {"bits": 3} else "none")
+        with ei.InferenceSession(target, batch=40) as session:
+            answers.append(session.run(None, images)[0])
+    change, plain = (float(np.square(a - answers[0]).mean()) for a in answers[1:])
+    assert change < 0.7 * plain
 
 
 def test_recipe_file(source: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeinfer.compress.allotment import SHARE
 from edgeinfer.compress.recipe import SMALL, Choice, Recipe, Rule, Tensor
 from edgeinfer.errors import UsageError
 
@@ -24,6 +25,17 @@ def test_bits_are_for_large_weights(bits: int) -> None:
     assert recipe.choose(Tensor("t", "Gemm", SMALL)).quantizer == "sign"
     assert recipe.choose(Tensor("t", "Gemm", SMALL - 1)) == Choice("none", {"dtype": "float16"})
     assert recipe.choose(Tensor("t", "Conv", 9 * 960, depthwise=True)) == Choice("kmeans", {"bits": 8})
+
+
+def test_smaller_tensors_get_more_bits() -> None:
+    tensors = [Tensor("a[0]", "Conv", 8_000), Tensor("b", "Conv", 30_000), LARGE]
+    tensors += [Tensor("d", "Conv", 9_000, depthwise=True), Tensor("s", "Gemm", 100)]
+    recipe = Recipe.simple("sign", None, 5).refine(tensors)
+    bits = [recipe.choose(t).options.get("bits") for t in tensors]
+    assert bits[0] == 8 and bits[1] in (6, 7) and bits[2] == 5 and bits[3:] == [8, None]
+    spent = sum(b * t.weights for b, t in zip(bits[:3], tensors, strict=False))
+    assert spent <= (1 + SHARE) * 5 * 138_000
+    assert Recipe.simple("kmeans", None, 8).refine(tensors) == Recipe.simple("kmeans", None, 8)
 
 
 def test_none_rounds_nothing() -> None:

@@ -87,7 +87,7 @@ def codings(variants: list[str]) -> None:
     count = 0
     for name in QUANTIZERS:
         quantizer = QUANTIZERS[name]()
-        expected = quantizer.quantize_balanced(weights).decode()
+        expected = quantizer.fit(weights).decode()
         for coder in ("raw",) if name == "none" else tuple(CODERS):
             tensor = coded_tensor("t", weights.shape, encode_tensor("t", weights, 70, 2, quantizer, CODERS[coder](), 128))
             for variant in variants:

@@ -19,7 +19,7 @@ def matrix(rows: int, k: int, seed: int = 0) -> np.ndarray:
 def test_row_sums_vanish_at_little_cost(name: str, bits: int) -> None:
     weights = matrix(37, 900)
     quantizer = QUANTIZERS[name](bits=bits)
-    before, after = quantizer.quantize(weights), quantizer.quantize_balanced(weights)
+    before, after = quantizer.quantize(weights), quantizer.fit(weights)
     errors, balanced = weights - before.decode(), weights - after.decode()
     step = float(np.diff(np.unique(before.table)).max()) * after.row_scale.astype(np.float64)
     assert (np.abs(balanced.sum(axis=1)) <= step).all()
@@ -33,8 +33,8 @@ def test_row_sums_vanish_at_little_cost(name: str, bits: int) -> None:
 def test_errors_cancel_per_channel_first() -> None:
     weights, taps = matrix(16, 9 * 50), 9
     quantizer = QUANTIZERS["kmeans"](bits=4)
-    rows = weights - quantizer.quantize_balanced(weights, 1).decode()
-    both = weights - quantizer.quantize_balanced(weights, taps).decode()
+    rows = weights - quantizer.fit(weights, 1).decode()
+    both = weights - quantizer.fit(weights, taps).decode()
     per_channel = lambda e: np.abs(e.reshape(16, taps, -1).sum(axis=1)).mean()  # noqa: E731
     assert per_channel(both) < 0.5 * per_channel(rows)
     assert np.abs(both.sum(axis=1)).mean() < 2 * np.abs(rows.sum(axis=1)).mean() + 0.1
@@ -43,15 +43,15 @@ def test_errors_cancel_per_channel_first() -> None:
 def test_exact_weights_stay() -> None:
     pruned = matrix(20, 400, 3)
     pruned[np.abs(pruned) < 1] = 0
-    after = QUANTIZERS["kmeans"](bits=4).quantize_balanced(pruned)
+    after = QUANTIZERS["kmeans"](bits=4).fit(pruned)
     np.testing.assert_array_equal(after.decode()[pruned == 0], 0)
     few = np.random.default_rng(0).choice([-1.5, 0.25, 2.0], (30, 70)).astype(np.float32)
-    np.testing.assert_array_equal(QUANTIZERS["kmeans"](bits=4).quantize_balanced(few).decode(), few)
+    np.testing.assert_array_equal(QUANTIZERS["kmeans"](bits=4).fit(few).decode(), few)
 
 
 def test_a_stated_bound_is_kept() -> None:
     weights = matrix(8, 500)
-    after = QUANTIZERS["sign"](error_bound=0.2).quantize_balanced(weights)
+    after = QUANTIZERS["sign"](error_bound=0.2).fit(weights)
     assert np.abs(weights - after.decode()).max() <= 0.2 * weights.std(dtype=np.float64)
 
 
@@ -64,4 +64,4 @@ def test_tiny_matrices(shape: tuple[int, int]) -> None:
 
 def test_floats_pass_through() -> None:
     weights = matrix(4, 9)
-    np.testing.assert_array_equal(QUANTIZERS["none"]().quantize_balanced(weights).decode(), weights)
+    np.testing.assert_array_equal(QUANTIZERS["none"]().fit(weights).decode(), weights)
