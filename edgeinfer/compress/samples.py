@@ -88,7 +88,7 @@ def _leaf(
         inside = (np.abs(u) < radius) & (np.abs(v) < breadth)
     else:
         inside = (v > -breadth) & (v + 1.7 * np.abs(u) < radius)
-    colour = light + generator.uniform(-1.6, 1.6) + 0.3 * generator.standard_normal(channels)
+    colour = np.float64(light + generator.uniform(-1.6, 1.6)) + 0.3 * np.asarray(generator.standard_normal(channels))
     texture = np.sin(generator.uniform(0.05, 1.2) * u + generator.uniform(0, 6))
     if generator.random() < 0.5:
         texture *= np.sin(generator.uniform(0.05, 1.2) * v)
