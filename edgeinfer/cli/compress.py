@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--coder", choices=CODERS, help="how symbols become bytes (default: the smallest that runs fused)")
     parser.add_argument("--bits", type=_bits, metavar="N", help="symbols of N bits for all weights, 1 to 8")
     parser.add_argument(
+        "--calibration",
+        metavar="DATA.npz",
+        help="samples of every input, by name: symbols are chosen so that each layer's outputs change least on them; no labels",
+    )
+    parser.add_argument(
         "--no-compensation",
         action="store_true",
         help="do not run a network of images on made images to let errors cancel in each layer's outputs: quicker and less exact",
@@ -52,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"cannot write {args.output}: a container is written beside its place and renamed, so it has to be a file")
     from ..compress import compress
 
-    options = {name: value for name in ("quantizer", "coder", "bits", "recipe") if (value := getattr(args, name)) is not None}
+    names = ("quantizer", "coder", "bits", "recipe", "calibration")
+    options = {name: value for name in names if (value := getattr(args, name)) is not None}
     began = time.perf_counter()
     with Progress("compressing") as progress:
         compress(args.model, args.output, progress=progress, compensation=not args.no_compensation, **options)

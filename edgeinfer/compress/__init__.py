@@ -31,6 +31,7 @@ def compress(
     coder: str | None = None,
     bits: int | None = None,
     recipe: Recipe | str | PathLike[str] | None = None,
+    calibration: str | PathLike[str] | None = None,
     compensation: bool = True,
     progress: Callable[[int, int, str], Any] | None = None,
 ) -> Report:
@@ -44,11 +45,15 @@ def compress(
         bits: bits per symbol, 1 to 8, default 5. For all large weights; smaller tensors get more as long as all together take a tenth more,
             those of less than 4096 weights stay fp16 and depthwise filters 8-bit. What entropy coding makes of it is in the report.
         recipe: a :class:`Recipe` or a YAML file with one, in place of the three before.
-        compensation: run a network that takes images on a few made images (:mod:`edgeinfer.compress.samples`) and choose symbols that
-            change the outputs of each layer least; otherwise errors cancel within rows only, which takes a fraction of the time.
+        calibration: ``.npz`` with samples of every input by name, without labels (:func:`edgeinfer.compress.samples.load_samples`):
+            symbols are chosen so that the outputs of each layer change least on them. Some hundred are enough.
+        compensation: without ``calibration`` run a network that takes images on a few made images (:mod:`edgeinfer.compress.samples`)
+            and choose symbols that change the outputs of each layer least; otherwise errors cancel within rows only, which takes a
+            fraction of the time.
         progress: called as ``progress(done, total, name)`` with bytes of weights before every tensor.
 
     Raises:
+        InputError: calibration samples that the network does not take.
         ModelFormatError, UnsupportedModelError: see :func:`edgeinfer.compress.importer.import_model`.
         UsageError: options that contradict each other, or a quantizer or coder that does not exist.
         DependencyError: the ``onnx`` package is missing.
@@ -59,7 +64,7 @@ def compress(
     from .importer import import_model
     from .propagation import Propagation
     from .roles import matrices
-    from .samples import made_samples
+    from .samples import load_samples, made_samples
 
     start = time.monotonic()
     chosen = _recipe(recipe, quantizer, coder, bits)
@@ -75,10 +80,14 @@ def compress(
         chosen = chosen.refine([Tensor(name, role.op, weights[name].size, role.depthwise) for name, role in roles.items()])
     choices = {n: _suited(chosen.choose(Tensor(n, r.op, weights[n].size, r.depthwise)), weights[n]) for n, r in roles.items()}
     rounded = any(choice.quantizer != "none" for choice in choices.values())
-    samples = made_samples(graph) if compensation and rounded else None
-    propagation = None if samples is None else Propagation(graph, weights, roles, samples, even=True)
-    samples_used = "none" if samples is None else "made"
-    metadata = {"source": Path(model).name, "recipe": chosen.to_json(), "samples": samples_used}
+    kind = "made" if calibration is None else Path(calibration).name
+    samples = None
+    if calibration is not None:
+        samples = load_samples(calibration, graph)
+    elif compensation and rounded:
+        samples = made_samples(graph)
+    propagation = Propagation(graph, weights, roles, samples, even=calibration is None) if samples is not None and rounded else None
+    metadata = {"source": Path(model).name, "recipe": chosen.to_json(), "samples": "none" if propagation is None else kind}
     layers: list[Layer] = []
     constants: list[Layer] = []
     users = {name: node.op for node in reversed(graph.nodes) for name in node.inputs}

@@ -1,4 +1,4 @@
-"""Samples that a network is run on while it is compressed: made ones, for networks that take images.
+"""Samples that a network is run on while it is compressed: those of a file, or made ones for networks that take images.
 
 Made images are dead leaves: opaque shapes of power-law sizes that cover one another (Lee, Mumford and Huang, IJCV 2001). Their edges,
 flat areas and scales are those of photographs, and networks answer to them much as to photographs (Baradad et al., NeurIPS 2021): on
@@ -11,8 +11,12 @@ Nobody says which numbers stand for a pixel. Half of the images is in units of a
 
 from __future__ import annotations
 
+from os import PathLike
+from zipfile import BadZipFile
+
 import numpy as np
 
+from ..errors import InputError, UsageError
 from ..graph import Graph
 
 #: images: as many as let a layer of 4096 inputs see 170 of each
@@ -26,6 +30,8 @@ SMALLEST = 16
 #: leaves of an image
 LEAVES = 200
 SEED = 1
+#: samples of a file at least: fewer say more about themselves than about their kind
+FEWEST = 8
 
 
 def made_samples(graph: Graph) -> dict[str, np.ndarray] | None:
@@ -96,3 +102,49 @@ def _leaf(
     shade = np.asarray(slope * u + generator.exponential(0.15) * texture)
     grain = np.asarray(generator.exponential(0.075) * generator.standard_normal(u.shape))
     image[(slice(None), *window)][:, inside] = (colour[:, None] + (shade + grain)[inside]).astype(np.float32)
+
+
+def load_samples(path: str | PathLike[str], graph: Graph) -> dict[str, np.ndarray]:
+    """Calibration samples: an ``.npz`` with one array per network input, by name, samples along the first axis. Labels are not needed; an
+    array named ``labels`` is left out unless an input has that name.
+
+    Raises:
+        InputError: names, shapes or dtypes that are not the network's, values that are not finite, fewer than ``FEWEST`` samples.
+        UsageError: the file cannot be read.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise UsageError(f"{path}: expected an .npz with one array per input, found a single array")
+        with loaded as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, BadZipFile, EOFError, KeyError, AttributeError) as error:
+        raise UsageError(f"{path}: expected an .npz with one array per input ({error})") from None
+    wanted = {spec.name: spec for spec in graph.inputs}
+    arrays = {name: a for name, a in arrays.items() if name in wanted or name != "labels"}
+    if set(arrays) != set(wanted):
+        found_names = ", ".join(map(repr, sorted(arrays))) or "nothing"
+        raise InputError(f"{path}: expected the inputs {', '.join(map(repr, wanted))}, found {found_names}")
+    counts = {name: len(a) if a.ndim else 0 for name, a in arrays.items()}
+    if len(set(counts.values())) != 1:
+        raise InputError(f"{path}: expected as many samples of every input, found {', '.join(f'{n} of {k!r}' for k, n in counts.items())}")
+    if next(iter(counts.values())) < FEWEST:
+        raise InputError(f"{path}: expected {FEWEST} samples or more, found {next(iter(counts.values()))}")
+    sizes: dict[str, int] = {}
+    for name, spec in wanted.items():
+        found = arrays[name]
+        same = found.ndim == len(spec.shape)
+        for axis, (size, d) in enumerate(zip(found.shape, spec.shape, strict=False)):
+            if axis:
+                same &= size > 0 and sizes.setdefault(d, size) == size if isinstance(d, str) else size == d
+        if not same:
+            raise InputError(f"{path}: input {name!r}: expected shape {list(spec.shape)}, found {list(found.shape)}")
+        kinds = np.dtype(spec.dtype).kind, found.dtype.kind
+        if kinds[0] != kinds[1] and not (kinds[0] in "iu" and kinds[1] in "iu"):
+            raise InputError(f"{path}: input {name!r}: expected {spec.dtype}, found {found.dtype}")
+        if kinds[1] == "f" and not np.isfinite(found).all():
+            raise InputError(f"{path}: input {name!r}: expected finite values, found NaN or infinity")
+        arrays[name] = found.astype(spec.dtype, copy=False)
+    return arrays
