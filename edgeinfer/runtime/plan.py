@@ -47,8 +47,9 @@ STREAMING_COST = 1.05
 LEAST_STREAMED = 128 << 10
 #: threads whose work adds up in the time model; more wait for each other or for memory
 USEFUL_THREADS = 4
-#: resident bytes that the search under a limit leaves behind and a plan without one does not have (measured 300 to 1200 KiB)
-SEARCH_BYTES = 1536 << 10
+#: resident bytes that the search under a limit leaves behind, in any case and per action and batch size (measured: 0.3 to 2.1 MiB in all)
+SEARCH_BYTES = 1280 << 10
+SEARCH_ACTION_BYTES = 4 << 10
 #: samples per run, at most: sizes in bytes stay far from the range of the kernels' integers
 MOST_BATCH = 1 << 20
 
@@ -580,21 +581,19 @@ def make_plan(
     )
     found = search.find()
     search.settle()
-    for _ in range(2):  # what the search left behind counts as well
-        if found is None or memory_limit is None:
+    for slack in (128 << 10, 512 << 10):  # what the search left behind counts as well: once more, with room for that
+        if memory_limit is None or (found is not None and search.sum(found.execution, found.ring_bytes > 0).peak <= memory_limit):
             break
-        total = search.sum(found.execution, found.ring_bytes > 0)
-        if total.peak <= memory_limit:
-            break
-        found = search.find()
+        search.limit = memory_limit - slack
+        found = search.find() if found is not None else search.fit(None, 1, 0)
         search.settle()
     smallest = search.smallest()
     search.settle()
     if found is not None:
         found = replace(found, sum=search.sum(found.execution, found.ring_bytes > 0))
-    if memory_limit is None:
-        smallest += SEARCH_BYTES
-    elif found is not None and found.sum.peak > memory_limit:
+    # the process that is given it will have searched harder than this one
+    smallest += SEARCH_BYTES + SEARCH_ACTION_BYTES * len(search.lowerings[1].actions) * len(candidates(search.most))
+    if memory_limit is not None and found is not None and found.sum.peak > memory_limit:
         smallest = max(smallest, -(-(found.sum.peak + BASELINE_SPREAD) // 65536) * 65536)
         found = None
     if found is None and memory_limit is not None and (latency_limit is None or smallest > memory_limit):
