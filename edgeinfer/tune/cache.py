@@ -48,6 +48,8 @@ LOOK_RATE = 4e9
 #: weights of an error against the time of the whole network, for the curve of thresholds
 WEIGHTS = tuple(float(w) for w in np.geomspace(1.0, 300.0, 25))
 BATCH = 16
+#: bytes of the file that describe one cache: its nodes, entries and selector as JSON, padding (three caches of ResNet-56 take 5,500)
+HEADER_BYTES = 2048
 #: ways of the dynamic program that are judged exactly
 STARTS = 12
 #: steps of training that a head gets at least, however few its rows
@@ -334,7 +336,7 @@ def make_candidate(
     encoded, w1 = _coded(name, w1, bits)
     encoded_out, w2 = _coded(f"out:{boundary.name}", w2, 8)
     # the quantized first layer moves its outputs; the biases take the mean of that back
-    nbytes = encoded.nbytes + encoded_out.nbytes + 4 * (len(b1) + len(b2))
+    nbytes = HEADER_BYTES + encoded.nbytes + encoded_out.nbytes + 4 * (len(b1) + len(b2))
     seconds = LOOK_SECONDS + (w1.size + w2.size) / LOOK_RATE
     return Candidate(boundary, "head", w1, b1, w2, b2, encoded, encoded_out, nbytes, seconds)
 
@@ -348,7 +350,7 @@ def k_means_candidate(head: Candidate, pooled: np.ndarray, logits: np.ndarray, c
     votes = np.zeros((count, logits.shape[1]), np.float32)
     np.add.at(votes, (nearest, said), 1.0)
     votes /= np.maximum(votes.sum(axis=1, keepdims=True), 1.0)
-    nbytes = head.encoded.nbytes + 4 * len(head.hidden_bias) + centres.nbytes + votes.nbytes
+    nbytes = HEADER_BYTES + head.encoded.nbytes + 4 * len(head.hidden_bias) + centres.nbytes + votes.nbytes
     seconds = LOOK_SECONDS + head.hidden.size / LOOK_RATE + centres.size / 1e9
     return Candidate(
         head.boundary, "kmeans", head.hidden, head.hidden_bias, head.out, head.out_bias, head.encoded, None, nbytes, seconds, centres, votes

@@ -161,10 +161,21 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert main([*command, "--report", str(page), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["latency_share"] < 1 and found["caches"] and found["rows"]["heads"] == 480 and found["bytes"] == out.stat().st_size
+    assert found["bytes"] <= 60000
     assert "<svg" in page.read_text() and found["disagreement"] <= 0.06
     assert main(["inspect", str(out), "--verify"]) == 0
     capsys.readouterr()
-    impossible = [*command[: command.index("--max-disagreement")], "--max-disagreement", "0.001", "--augment", "0", "--places", "1"]
+    impossible = [
+        *command[: command.index("--max-disagreement")],
+        "--max-disagreement",
+        "0.001",
+        "--max-bytes",
+        "60kB",
+        "--augment",
+        "0",
+        "--places",
+        "1",
+    ]
     impossible[impossible.index(str(out))] = str(tmp_path / "none.caches")
     assert main(impossible) == 2
     assert "no cache keeps the promise" in capsys.readouterr().err and not (tmp_path / "none.caches").exists()
