@@ -81,3 +81,12 @@ def test_the_sandbox_scores_two_or_better() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"Overall exposure level for edgeinfer.service: ([0-9.]+)", done.stdout)
     assert found and float(found[1]) <= 2.0 and done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_dynamic_user_has_a_name_of_its_own() -> None:
+    """A dynamic user brings a group of its name; one that is there already is an error at start (seen in a booted machine)."""
+    service = directives(DEPLOY / "edgeinfer.service")
+    groups = re.findall(r"^g (\S+)", (DEPLOY / "edgeinfer.sysusers").read_text(), re.MULTILINE)
+    assert service["DynamicUser"] == "yes" and groups == ["edgeinfer"]
+    assert service.get("User", "edgeinfer") not in groups  # without User= it is the unit's name
+    assert directives(DEPLOY / "edgeinfer.socket")["SocketGroup"] in groups
