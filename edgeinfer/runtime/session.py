@@ -63,6 +63,7 @@ class InferenceSession:
         threads: default ``EDGEINFER_THREADS``, else the cores this process may use.
         batch: samples per run to plan for; any number runs, in slices where the plan needs it.
         symbols: values of symbolic dimensions other than the batch, to plan for now; without them the first run plans.
+        reserve: bytes of the ceiling that plans leave to the rest of the process; they may be taken while the session runs.
         latency_limit: most time of one round of the batch (``"100ms"`` or seconds); measured rounds that take longer make the plan smaller.
         residency: ``"compressed"``: nothing is kept decoded; ``"decoded"``: all that fits is; default: what is worth it, under a memory
             limit that has room. Below the size of the compressed model, weights are streamed from storage in every run.
@@ -84,6 +85,7 @@ class InferenceSession:
         path: str | os.PathLike[str],
         *,
         memory_limit: str | int | None = None,
+        reserve: int = 0,
         threads: int | None = None,
         batch: int = 1,
         symbols: Mapping[str, int] | None = None,
@@ -106,6 +108,7 @@ class InferenceSession:
         self.threads = choose_threads(threads)
         self.profiling = False
         self._limit = choose_limit(memory_limit)
+        self._reserve = reserve
         self._fence = fence
         self._batch = batch
         self._symbols = dict(symbols or {})
@@ -185,7 +188,7 @@ class InferenceSession:
                 self.base_store,
                 batch=batch,
                 symbols=symbols,
-                memory_limit=limit,
+                memory_limit=None if limit is None else max(limit - self._reserve, 1),
                 latency_limit=latency,
                 kernels=self.kernels,
                 threads=self.threads,

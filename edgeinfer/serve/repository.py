@@ -357,38 +357,33 @@ class Repository:
     def _swap(self, entry: Entry, path: str | None) -> None:
         """Put the model at ``path`` in the place of what serves, or nothing. Raises what is wrong with it; then nothing changed."""
         settings = self.config.settings(entry.name)
-        store: WeightStore | None = None
+        fresh: Model | None = None
         if path is not None:
-            store = open_store(path, settings.base_only)
             try:
-                self._rows(store, settings)
-                store.load()  # here, so that requests go on while storage is read; every checksum is verified
+                fresh = self._open(entry.name, path, settings)  # here, so that requests go on while storage is read
             except PlanError:
                 if entry.model is None or self.config.state is None:
                     raise
                 # there is no room for both: the old one goes first, and comes back from its copy if need be
 
         def exchange() -> None:
-            old = entry.model
+            old, made = entry.model, fresh
             for model in self.models():
                 model.trim()
-            if path is None:
-                entry.model = None
-            else:
-                assert store is not None
+            if path is not None:
                 try:
-                    fresh = self._open(entry.name, path, settings, store)
-                except PlanError:
-                    if old is None or self.config.state is None:
-                        raise
-                    self._discard(entry)
-                    try:
-                        fresh = self._open(entry.name, path, settings, store)
-                    except EdgeInferError:
-                        entry.model = self._open(entry.name, old.path, old.settings, open_store(old.path, old.settings.base_only))
-                        raise
-                entry.model = fresh
-            if old is not None and old is not entry.model:
+                    if made is None:
+                        self._discard(entry)
+                        made = self._open(entry.name, path, settings)
+                    made.warm()
+                except BaseException:
+                    if made is not None:
+                        made.close()
+                    if entry.model is None and old is not None:
+                        entry.model = self._open(entry.name, old.path, old.settings)
+                    raise
+            entry.model = made
+            if old is not None:
                 if self._active is old:
                     self._active = None
                 old.close()
@@ -409,25 +404,24 @@ class Repository:
             self.entries.pop(entry.name, None)
         log.info("model %s: gone from the folder", entry.name)
 
-    def _open(self, name: str, path: str, settings: ModelSettings, store: WeightStore) -> Model:
-        """A warm model. On the worker's thread. ``store`` is held by the caller, hence shared."""
+    def _open(self, name: str, path: str, settings: ModelSettings) -> Model:
+        """A model that has not run yet: planned, its resident weights read and verified. Raises what is wrong with it."""
+        store = open_store(path, settings.base_only)  # held until the session shares it
         rows = self._rows(store, settings)
-        store.load()
         session = InferenceSession(
             path,
             memory_limit=self.config.memory_limit,
+            reserve=self.config.request_bytes + SERVICE_BYTES,
             threads=self.threads,
             batch=rows,
-            symbols={k: v for k, v in settings.symbols.items()},
+            symbols=dict(settings.symbols),
             base_only=settings.base_only,
         )
         try:
-            model = Model(name, path, settings, session, rows)
-            model.warm()
+            return Model(name, path, settings, session, rows)
         except BaseException:
             session.close()
             raise
-        return model
 
     def _rows(self, store: WeightStore, settings: ModelSettings) -> int:
         """Rows that may run at once beside the requests' memory. Raises PlanError where not even one may."""
