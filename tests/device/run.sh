@@ -22,7 +22,7 @@ compile() { # compiler, variant, "flags of the variant", "flags of all": objects
     flags=; [ "$variant" = plain ] || flags=$3
     for source in "$kernels"/*.c; do
       name=$(basename "$source" .c)
-      case $name in pool | features | checksum) continue ;; esac
+      case $name in pool | features | checksum | readahead) continue ;; esac
       case $name in models) [ "$variant" = plain ] || continue ;; esac
       # shellcheck disable=SC2086
       "$1" $common $4 $flags -DEI_VARIANT="$variant" -DEI_VARIANT_"${variant^^}"=1 -DEI_HAVE_PLAIN=1 -DEI_HAVE_"${2^^}"=1 \

@@ -21,7 +21,7 @@ KERNELS = Path(__file__).parents[2] / "cython" / "kernels"
 KINDS = list(STEP_FIELDS)
 FLAGS = "-std=gnu11 -O2 -fPIC -shared -fno-math-errno -fno-trapping-math -ffp-contract=off -Wno-psabi".split()
 WIDE = "-mavx2 -mfma -mf16c -mbmi -mbmi2 -DEI_VARIANT=avx512 -DEI_VARIANT_AVX512 -DEI_VEC=16".split()
-ONCE = ("pool.c", "features.c", "checksum.c")
+ONCE = ("pool.c", "readahead.c", "features.c", "checksum.c")
 COUNT = len(KINDS)
 
 
