@@ -60,7 +60,7 @@ def rewritten(caches: Path, target: Path, change: Any) -> Path:
                     described = {k: getattr(entry, k) for k in ("rows", "k", "groups", "k_chunk", "quantizer", "options", "coder")}
                     from edgeinfer.coders.tensor import Encoded
 
-                    encoded = Encoded(**described, max_error=entry.max_error, planes=entry.planes, parts=parts)
+                    encoded = Encoded(**described, max_error=entry.max_error, planes=entry.planes, parts=parts, quantized=None)
                     writer.add_coded(name, entry.shape, entry.dtype, encoded)
     return target
 
