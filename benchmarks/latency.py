@@ -27,7 +27,7 @@ FOLDER = Path(os.environ.get("EDGEINFER_TEST_CACHE") or Path(tempfile.gettempdir
 
 
 def files(name: str, quantizer: str, bits: int | None, coder: str | None) -> tuple[Path, Path]:
-    """(ONNX, container) of a network; containers are kept beside it."""
+    """(ONNX, container) of a network; containers are kept beside it until the sources of the compressor change."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     if name in networks.LIGHT:
         source = networks.light_network_file(name)
@@ -40,7 +40,8 @@ def files(name: str, quantizer: str, bits: int | None, coder: str | None) -> tup
 
             onnx.save(networks.load_model(networks.shared_model(name)), source)
     target = FOLDER / f"{name}-{quantizer}-{bits}-{coder}.edge"
-    if not target.exists():
+    sources = (path for unit in ("compress", "quantizers", "coders") for path in (Path(ei.__file__).parent / unit).rglob("*.py"))
+    if not target.exists() or target.stat().st_mtime < max(path.stat().st_mtime for path in sources):
         options = {"bits": bits} if bits else {}
         ei.compress(str(source), str(target), quantizer=quantizer, coder=coder, **options)
     return source, target

@@ -102,22 +102,26 @@ class Propagation:
     def _advance(self, node: int) -> None:
         """Run all nodes before ``node``."""
         for number in range(self._next, node):
-            self._run(self._graph.nodes[number])
-            for name in set(self._graph.nodes[number].inputs):
-                if self._last[name] == number:
-                    self._coded.pop(name, None)
-                    for values in self._groups:
-                        values.pop(name, None)
+            done = {name for name in self._graph.nodes[number].inputs if self._last[name] == number}
+            self._run(self._graph.nodes[number], done)
+            for name in done:
+                self._coded.pop(name, None)
         self._next = max(self._next, node)
 
-    def _run(self, node: Node) -> None:
+    def _run(self, node: Node, done: set[str]) -> None:
+        """Run a node for all samples; inputs in ``done`` are given up group by group, so that input and output are never there for all."""
         large = node.op == "Gemm" and node.inputs[1] in self._coded and self._weights[node.inputs[1]].size > SLAB
         if large:
             self._run_large(node)
+            for values in self._groups:
+                for name in done:
+                    values.pop(name, None)
             return
         decoded = {name: self._coded[name].decode().reshape(self._weights[name].shape) for name in node.inputs if name in self._coded}
         for values in self._groups:
             results = OPERATORS[node.op]().run(node, [self._value(name, values, decoded) for name in node.inputs])
+            for name in done:
+                values.pop(name, None)
             values.update((name, result) for name, result in zip(node.outputs, results, strict=False) if name)
 
     def _run_large(self, node: Node) -> None:
