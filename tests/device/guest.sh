@@ -46,7 +46,7 @@ restarted() { # what for, restarts before, result that must be in the journal
     [ "$(property NRestarts)" -gt "$2" ] && [ "$(property ActiveState)" = active ] && break
     sleep 1
   done
-  if [ "$(property NRestarts)" -gt "$2" ] && journalctl -u edgeinfer --no-pager -o cat | grep -qi "$3"; then
+  if [ "$(property NRestarts)" -gt "$2" ] && { journalctl -u edgeinfer --no-pager -o cat; dmesg | grep edgeinfer.service; } | grep -i "$3" >/dev/null; then
     ok "$1: systemd restarted the service ($3)"
   else
     bad "$1: NRestarts $(property NRestarts), state $(property ActiveState), result $(property Result)"
