@@ -42,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     check_writable(args.output, args.report, args.json)
-    if not 0 <= args.augment <= 100 or not 0 <= args.recent <= 4096:
-        raise UsageError(f"--augment: expected 0 to 100, found {args.augment}; --recent: expected 0 to 4096, found {args.recent}")
+    for name, most in (("augment", 100), ("recent", 4096)):
+        if not 0 <= (found := getattr(args, name)) <= most:
+            raise UsageError(f"--{name}: expected 0 to {most}, found {found}")
     from ..runtime.session import InferenceSession
     from ..tune import cache
     from ..tune.ensemble import scores_of

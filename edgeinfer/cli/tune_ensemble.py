@@ -62,6 +62,9 @@ def read_rows(path: str, wanted: list[str]) -> tuple[dict[str, np.ndarray], np.n
         raise InputError(f"{path}: expected the same number of samples in every array, found {', '.join(map(str, sorted(rows)))}")
     if rows == {0}:
         raise InputError(f"{path}: expected samples, found none")
+    for name, array in feed.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"{path}: input {name!r}: expected finite values, found NaN or infinity")
     return feed, labels
 
 

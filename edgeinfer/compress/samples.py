@@ -12,7 +12,6 @@ Nobody says which numbers stand for a pixel. Half of the images is in units of a
 from __future__ import annotations
 
 from os import PathLike
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -75,9 +74,7 @@ def dead_leaves(count: int, channels: int, sides: tuple[int, int], seed: int = S
     return np.clip(images, -1.9, 2.2)
 
 
-def _leaf(
-    image: np.ndarray, row: np.ndarray, column: np.ndarray, radius: float, light: float, generator: np.random.Generator
-) -> None:
+def _leaf(image: np.ndarray, row: np.ndarray, column: np.ndarray, radius: float, light: float, generator: np.random.Generator) -> None:
     """Put an ellipse, a rectangle or a triangle with a shade, a texture and some noise on ``image`` [channels, height, width]."""
     channels, height, width = image.shape
     y, x = generator.uniform(0, height), generator.uniform(0, width)
@@ -120,7 +117,9 @@ def load_samples(path: str | PathLike[str], graph: Graph) -> dict[str, np.ndarra
             arrays = {name: stored[name] for name in stored.files}
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, BadZipFile, EOFError, KeyError, AttributeError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy's header parser raise many kinds
         raise UsageError(f"{path}: expected an .npz with one array per input ({error})") from None
     wanted = {spec.name: spec for spec in graph.inputs}
     arrays = {name: a for name, a in arrays.items() if name in wanted or name != "labels"}

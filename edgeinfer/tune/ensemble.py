@@ -175,6 +175,9 @@ def record(
                 found += session.run([output], part)
                 seconds[index, row] = time.perf_counter() - began
             answers.append(probabilities(np.concatenate(found), scores))
+            classes = answers[-1].shape[1]
+            if labels is not None and not (0 <= labels.min() and labels.max() < classes):
+                raise InputError(f"labels: expected classes from 0 to {classes - 1}, found {labels.min()} to {labels.max()}")
         return Recording(np.stack(answers), seconds, labels), [s.store.digest for s in sessions]
 
 

@@ -64,6 +64,20 @@ def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
         load_samples(tmp_path / "d.npy", GRAPH)
 
 
+@pytest.mark.parametrize("damage", ["method", "bytes"])
+def test_a_damaged_archive(tmp_path: Path, damage: str) -> None:
+    np.savez_compressed(tmp_path / "d.npz", **good())
+    content = bytearray((tmp_path / "d.npz").read_bytes())
+    if damage == "method":  # the compression method in the first entry of the directory: one that nobody has
+        at = content.index(b"PK\x01\x02") + 10
+        content[at] = 99
+    else:  # the compressed bytes of the first member
+        content[60:90] = b"\xff" * 30
+    (tmp_path / "d.npz").write_bytes(content)
+    with pytest.raises(UsageError, match=r"d\.npz: expected an \.npz"):
+        load_samples(tmp_path / "d.npz", GRAPH)
+
+
 def test_calibration_keeps_the_outputs_of_its_kind_of_samples(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     nodes = [node("Gemm", "x w", "a", "first", transB=1), node("Relu", "a", "r"), node("Gemm", "r v", "y", "second", transB=1)]

@@ -179,3 +179,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     impossible[impossible.index(str(out))] = str(tmp_path / "none.caches")
     assert main(impossible) == 2
     assert "no cache keeps the promise" in capsys.readouterr().err and not (tmp_path / "none.caches").exists()
+
+
+@pytest.mark.parametrize(("option", "value", "most"), [("--augment", "-3", 100), ("--recent", "4097", 4096)])
+def test_a_bad_count_is_named_alone(option: str, value: str, most: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "cache", "m.edge", "--data", "d.npz", "-o", str(tmp_path / "m.caches"), option, value]) == 2
+    assert capsys.readouterr().err == f"edgeinfer: error: {option}: expected 0 to {most}, found {value}\n"

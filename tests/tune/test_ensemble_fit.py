@@ -149,6 +149,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ({"image": np.zeros((0, 2, 6, 6), np.float32)}, "expected samples, found none", 6),
         ({"photo": np.zeros((9, 2, 6, 6), np.float32)}, "expected arrays 'image', found 'photo'", 6),
         ({"image": np.zeros((9, 2, 6, 6), np.float32), "labels": np.zeros(8)}, "same number of samples", 6),
+        ({"image": np.full((30, 2, 6, 6), np.nan, np.float32)}, "input 'image': expected finite values", 6),
+        ({"image": np.zeros((30, 2, 6, 6), np.float32), "labels": np.full(30, 999)}, "labels: expected classes from 0 to", 6),
+        ({"image": np.zeros((30, 2, 6, 6), np.float32), "labels": np.full(30, -1)}, "found -1 to -1", 6),
         ({"image": np.zeros((9, 2, 6, 6), np.float32)}, "at least 2 members and 20 rows", 2),
     ],
 )
