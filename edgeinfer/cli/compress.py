@@ -12,7 +12,8 @@ from .output import Progress, add_json_argument, check_writable, is_special, rep
 
 SUMMARY = "Compress an ONNX file (.onnx or .onnx.xz) into an .edge container. An interrupted run leaves nothing behind."
 EXAMPLE = """  edgeinfer compress model.onnx -o model.edge --quantizer kmeans --bits 4
-  edgeinfer compress model.onnx -o model.edge --recipe recipe.yaml --json"""
+  edgeinfer compress model.onnx -o model.edge --recipe recipe.yaml --json
+  edgeinfer compress retrained.onnx -o retrained.edge --like model.edge"""
 
 QUANTIZERS = ("none", "uniform", "kmeans", "sign")
 CODERS = ("raw", "packed", "huffman", "rans", "gaps")
@@ -44,12 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not run a network of images on made images to let errors cancel in each layer's outputs: quicker and less exact",
     )
     parser.add_argument("--recipe", metavar="FILE.yaml", help="quantizer, coder and bits per layer")
+    parser.add_argument(
+        "--like",
+        metavar="FILE.edge",
+        help="repeat what this container was asked to be: quantizer, coder, bits, rules, and whether compensation was used",
+    )
     add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     if args.recipe and (args.quantizer or args.coder or args.bits):
         raise UsageError("--recipe already says quantizer, coder and bits of every layer; leave out --quantizer, --coder and --bits")
+    if args.like and (args.quantizer or args.coder or args.bits or args.recipe):
+        raise UsageError("--like repeats quantizer, coder, bits and rules; leave out --quantizer, --coder, --bits and --recipe")
     if args.quantizer == "none" and args.bits:
         raise UsageError("--quantizer none keeps the weights as they are; leave out --bits")
     check_writable(args.output, args.json)
@@ -57,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"cannot write {args.output}: a container is written beside its place and renamed, so it has to be a file")
     from ..compress import compress
 
-    names = ("quantizer", "coder", "bits", "recipe", "calibration")
+    names = ("quantizer", "coder", "bits", "recipe", "like", "calibration")
     options = {name: value for name in names if (value := getattr(args, name)) is not None}
     began = time.perf_counter()
     with Progress("compressing") as progress:

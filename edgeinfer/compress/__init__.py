@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +32,7 @@ def compress(
     coder: str | None = None,
     bits: int | None = None,
     recipe: Recipe | str | PathLike[str] | None = None,
+    like: str | PathLike[str] | None = None,
     calibration: str | PathLike[str] | None = None,
     compensation: bool = True,
     progress: Callable[[int, int, str], Any] | None = None,
@@ -45,6 +47,11 @@ def compress(
         bits: bits per symbol, 1 to 8, default 5. For all large weights; smaller tensors get more as long as all together take a tenth more,
             those of less than 4096 weights stay fp16 and depthwise filters 8-bit. What entropy coding makes of it is in the report.
         recipe: a :class:`Recipe` or a YAML file with one, in place of the three before.
+        like: a container, in place of the four before: what it was asked to be is asked for again. Rules are repeated as they are, names
+            in them too. The bits that smaller tensors got beyond those asked for are shared out anew by the sizes of this network's
+            tensors, so that a network of other sizes or names gets what the same options would have given it, and the same network
+            the same container. Samples are made where they were; a container made with samples of the user's needs ``calibration``
+            again (a container does not hold them), or ``compensation=False``.
         calibration: ``.npz`` with samples of every input by name, without labels (:func:`edgeinfer.compress.samples.load_samples`):
             symbols are chosen so that the outputs of each layer change least on them. Some hundred are enough.
         compensation: without ``calibration`` run a network that takes images on a few made images (:mod:`edgeinfer.compress.samples`)
@@ -55,7 +62,8 @@ def compress(
     Raises:
         InputError: calibration samples that the network does not take.
         ModelFormatError, UnsupportedModelError: see :func:`edgeinfer.compress.importer.import_model`.
-        UsageError: options that contradict each other, or a quantizer or coder that does not exist.
+        UsageError: options that contradict each other, a quantizer or coder that does not exist, or a ``like`` without a recipe.
+        ContainerError: ``like`` is no container.
         DependencyError: the ``onnx`` package is missing.
     """
     from ..coders import CODERS, encode_tensor
@@ -67,7 +75,19 @@ def compress(
     from .samples import load_samples, made_samples
 
     start = time.monotonic()
-    chosen = _recipe(recipe, quantizer, coder, bits)
+    if like is None:
+        chosen = _recipe(recipe, quantizer, coder, bits)
+        allotted = recipe is None and chosen.default.quantizer != "none"
+    else:
+        if (recipe, quantizer, coder, bits) != (None, None, None, None):
+            raise UsageError("a container to be like says quantizer, coder and bits of every tensor; leave out these and the recipe")
+        chosen, allotted, samples_then = _repeated(fspath(like))
+        if compensation and calibration is None and samples_then not in ("none", "made"):
+            raise UsageError(
+                f"{fspath(like)}: made with calibration samples ({samples_then}), which a container does not hold; "
+                "give them again, or leave compensation out"
+            )
+        compensation = compensation and samples_then != "none"
     if Path(model).resolve() == Path(output).resolve():
         raise UsageError(f"{fspath(output)}: the container cannot take the place of the model it is made of")
     for choice in (chosen.default, *(rule.choice for rule in chosen.rules)):  # fail before the long part
@@ -76,7 +96,8 @@ def compress(
             _made(CODERS, choice.coder, {})
 
     graph, weights, roles = matrices(*import_model(fspath(model)))
-    if recipe is None and chosen.default.quantizer != "none":
+    asked = len(chosen.rules)
+    if allotted:
         chosen = chosen.refine([Tensor(name, role.op, weights[name].size, role.depthwise) for name, role in roles.items()])
     choices = {n: _suited(chosen.choose(Tensor(n, r.op, weights[n].size, r.depthwise)), weights[n]) for n, r in roles.items()}
     rounded = any(choice.quantizer != "none" for choice in choices.values())
@@ -87,7 +108,9 @@ def compress(
     elif compensation and rounded:
         samples = made_samples(graph)
     propagation = Propagation(graph, weights, roles, samples, even=calibration is None) if samples is not None and rounded else None
-    metadata = {"source": Path(model).name, "recipe": chosen.to_json(), "samples": "none" if propagation is None else kind}
+    metadata: dict[str, Any] = {"source": Path(model).name, "recipe": chosen.to_json(), "samples": "none" if propagation is None else kind}
+    if allotted:
+        metadata["allotted"] = len(chosen.rules) - asked
     layers: list[Layer] = []
     constants: list[Layer] = []
     users = {name: node.op for node in reversed(graph.nodes) for name in node.inputs}
@@ -129,6 +152,31 @@ def _recipe(recipe: Recipe | str | PathLike[str] | None, quantizer: str | None, 
     if quantizer is not None or coder is not None or bits is not None:
         raise UsageError("a recipe says quantizer, coder and bits of every tensor; leave out the three others")
     return recipe if isinstance(recipe, Recipe) else Recipe.load(fspath(recipe))
+
+
+def _repeated(path: str) -> tuple[Recipe, bool, str]:
+    """What a container was asked to be: the recipe before allotment, whether bits were allotted to smaller tensors, and the samples.
+
+    The last ``metadata["allotted"]`` rules of the recipe are those of the allotment. Without that entry all rules are repeated as they
+    are: there was no allotment (a recipe of the user's, quantizer ``none``), or the container is older than the entry.
+    """
+    from ..container import Reader
+
+    with Reader(path) as reader:
+        metadata = reader.metadata
+    if "recipe" not in metadata:
+        raise UsageError(f"{path}: a container without a recipe; expected one that compress made")
+    recipe = Recipe.from_json(metadata["recipe"], f"{path}: recipe")
+    samples, allotted = metadata.get("samples", "none"), metadata.get("allotted")
+    if not isinstance(samples, str):
+        raise UsageError(f"{path}: samples: expected a name, found {samples!r:.60}")
+    if allotted is None:
+        return recipe, False, samples
+    if type(allotted) is not int or not 0 <= allotted <= len(recipe.rules):
+        raise UsageError(f"{path}: allotted: expected a number of rules up to {len(recipe.rules)}, found {allotted!r:.60}")
+    if type(recipe.default.options.get("bits")) is not int:
+        raise UsageError(f"{path}: recipe, default: expected bits, found {recipe.default.to_json()!r:.60}")
+    return replace(recipe, rules=recipe.rules[: len(recipe.rules) - allotted]), True, samples
 
 
 def _suited(choice: Choice, array: np.ndarray) -> Choice:

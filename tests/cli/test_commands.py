@@ -16,6 +16,8 @@ import pytest
 
 from edgeinfer import errors
 from edgeinfer.cli import COMMANDS, main
+from edgeinfer.container import Reader, Writer
+from edgeinfer.graph import Graph
 
 onnx = pytest.importorskip("onnx")
 
@@ -114,11 +116,95 @@ def test_inspect(source: Path, model: Path, capsys: pytest.CaptureFixture[str]) 
     for layer in coded:
         assert 0 < layer["measured_max_error"] <= layer["max_error"] * (1 + 1e-5)
         assert 0 < layer["relative_rms_error"] < 0.2
+    assert all("snr_db" not in layer for layer in found["layers"] if layer not in coded)
     assert set(found["totals"]) == {"fp32_bytes", "bytes", "ratio", "weights"}
     assert found["totals"]["fp32_bytes"] == 4 * found["totals"]["weights"]
     assert main(["inspect", str(model), "--verify", "--compare", str(source)]) == 0
     text = capsys.readouterr().out
-    assert "verified" in text and "kmeans" in text and "total: " in text
+    assert "verified" in text and "kmeans" in text and "total: " in text and f"against {source}: " in text
+
+
+def test_compare_measures_what_the_session_would_multiply(source: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original = {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in onnx.load(source).graph.initializer}
+    original = {  # images lie with channels last here: what the importer makes of the filters, and of the columns behind Flatten
+        "w.channels_last": original["w"].transpose(0, 2, 3, 1),
+        "fc.columns": original["fc"].reshape(10, 64, 8, 8).transpose(0, 2, 3, 1).reshape(10, 4096),
+    }
+    found = answer(capsys, "inspect", model, "--compare", source)
+    squares = power = weights = largest = 0.0
+    with Reader(model) as reader:
+        for layer in found["layers"]:
+            if layer["quantizer"] is None:
+                continue
+            truth = original[layer["name"]]
+            error = reader.decode(layer["name"]) - truth
+            assert layer["measured_max_error"] == pytest.approx(np.abs(error).max())
+            assert layer["rms_error"] == pytest.approx(np.sqrt((error**2).mean()))
+            assert layer["snr_db"] == pytest.approx(10 * np.log10((truth**2).sum() / (error**2).sum()))
+            squares, power, weights = squares + (error**2).sum(), power + (truth**2).sum(), weights + truth.size
+            largest = max(largest, np.abs(error).max())
+    total = found["compared"]
+    assert (total["tensors"], total["weights"], total["model"]) == (2, weights, str(source))
+    assert total["rms_error"] == pytest.approx(np.sqrt(squares / weights)) and total["measured_max_error"] == pytest.approx(largest)
+    assert total["snr_db"] == pytest.approx(10 * np.log10(power / squares))
+    assert total["relative_rms_error"] == pytest.approx(np.sqrt(squares / power))
+
+
+def test_compare_with_weights_kept_as_they_are(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exact = tmp_path / "exact.edge"
+    assert main(["compress", str(source), "-o", str(exact), "--quantizer", "none"]) == 0
+    capsys.readouterr()
+    total = answer(capsys, "inspect", exact, "--compare", source)["compared"]
+    assert total["measured_max_error"] == total["rms_error"] == 0 and total["snr_db"] is None
+    assert main(["inspect", str(exact), "--compare", str(source)]) == 0
+    assert "SNR in dB exact" in capsys.readouterr().out
+
+
+def test_compare_with_another_network(source: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    proto = onnx.load(source)
+    proto.graph.node[0].input[1] = "filters"
+    proto.graph.initializer[0].name = "filters"
+    narrow = np.ones((7, 4096), np.float32)
+    proto.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(narrow, "fc"))
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+    other = tmp_path / "other.onnx"
+    onnx.save(proto, other)
+    message = refusal(capsys, errors.ModelFormatError, "inspect", model, "--compare", other)
+    assert "not in " in message and "'w.channels_last'" in message and "'filters.channels_last'" in message
+    assert "'fc.columns' (expected [10, 4096], found [7, 4096])" in message
+    proto = onnx.load(source)
+    bad = onnx.numpy_helper.to_array(proto.graph.initializer[2]).copy()
+    bad[3, 5] = np.nan
+    proto.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(bad, "fc"))
+    onnx.save(proto, other)
+    assert "'fc.columns'" in refusal(capsys, errors.ModelFormatError, "inspect", model, "--compare", other, "--json")
+
+
+def test_inspect_alone_needs_nothing_of_the_compress_trip(model: Path) -> None:
+    program = (
+        "import sys; from edgeinfer.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or [m for m in sys.modules if m.startswith(('onnx', 'edgeinfer.compress'))] or 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-c", program, "inspect", str(model), "--verify"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_compress_like(source: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = tmp_path / "again.edge"
+    assert main(["compress", str(source), "-o", str(again), "--like", str(model)]) == 0
+    assert again.read_bytes() == model.read_bytes()
+    capsys.readouterr()
+    for option in (["--bits", "4"], ["--quantizer", "kmeans"], ["--coder", "rans"], ["--recipe", "r.yaml"]):
+        assert "--like" in refusal(capsys, errors.UsageError, "compress", source, "-o", tmp_path / "x.edge", "--like", model, *option)
+    refusal(capsys, errors.ContainerError, "compress", source, "-o", tmp_path / "x.edge", "--like", source)
+    refusal(capsys, errors.ContainerError, "compress", source, "-o", tmp_path / "x.edge", "--like", tmp_path / "absent.edge")
+    bare = tmp_path / "bare.edge"
+    with Reader(model) as reader, Writer(bare, Graph("bare", (), (), ())):
+        assert reader.entries
+    assert "without a recipe" in refusal(capsys, errors.UsageError, "compress", source, "-o", tmp_path / "x.edge", "--like", bare)
+    assert {p.name for p in tmp_path.iterdir()} == {"again.edge", "bare.edge"}
 
 
 def test_plan(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

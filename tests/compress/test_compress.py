@@ -16,8 +16,9 @@ from edgeinfer.compress import Recipe, compress  # noqa: E402
 from edgeinfer.compress.importer import import_model  # noqa: E402
 from edgeinfer.compress.roles import matrices  # noqa: E402
 from edgeinfer.compress.samples import dead_leaves  # noqa: E402
-from edgeinfer.container import Reader  # noqa: E402
-from edgeinfer.errors import EdgeInferError, ModelFormatError, UnsupportedModelError, UsageError  # noqa: E402
+from edgeinfer.container import Reader, Writer  # noqa: E402
+from edgeinfer.errors import ContainerError, EdgeInferError, ModelFormatError, UnsupportedModelError, UsageError  # noqa: E402
+from edgeinfer.graph import Graph  # noqa: E402
 
 from .graphs import imported, model, node, weight  # noqa: E402
 
@@ -135,6 +136,112 @@ def test_recipe_file(source: Path, tmp_path: Path) -> None:
     path.write_text("default: {quantizer: none}\nrules: [{op: Gemm, quantizer: uniform, bits: 6, coder: packed}]\n")
     report = compress(source, tmp_path / "m.edge", recipe=path)
     assert {(layer.op, layer.quantizer, layer.coder) for layer in report.layers} == {("Conv", "none", "raw"), ("Gemm", "uniform", "packed")}
+
+
+def renamed(path: Path, scale: int = 1) -> Path:
+    """The small network under other names, the product ``scale`` times as wide."""
+    proto = small_model()
+    for n in proto.graph.node:
+        n.input[:] = [f"other.{i}" if i in set("wdgmk") else i for i in n.input]
+    for initializer in proto.graph.initializer:
+        array = onnx.numpy_helper.to_array(initializer)
+        if initializer.name in "mk":
+            array = np.concatenate([array] * scale)
+        initializer.CopyFrom(onnx.numpy_helper.from_array(array, f"other.{initializer.name}"))
+    del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("options", [{"bits": 3}, {"quantizer": "sign", "coder": "huffman", "bits": 4}, {"quantizer": "none"}, {"bits": 8}])
+def test_like_gives_the_same_network_the_same_bytes(source: Path, tmp_path: Path, options: dict) -> None:
+    first, again, third = (tmp_path / f"{n}.edge" for n in "abc")
+    compress(source, first, **options)
+    compress(source, again, like=first)
+    compress(source, third, like=again)
+    assert first.read_bytes() == again.read_bytes() == third.read_bytes()
+
+
+def test_like_allots_anew_for_another_network(source: Path, tmp_path: Path) -> None:
+    other = renamed(tmp_path / "other.onnx", scale=20)
+    compress(source, tmp_path / "a.edge", bits=3)
+    compress(other, tmp_path / "like.edge", like=tmp_path / "a.edge")
+    compress(other, tmp_path / "asked.edge", bits=3)
+    assert (tmp_path / "like.edge").read_bytes() == (tmp_path / "asked.edge").read_bytes()
+    with Reader(tmp_path / "a.edge") as a, Reader(tmp_path / "like.edge") as b:
+        assert a.metadata["allotted"] and b.metadata["allotted"]
+        bits = [[e.options.get("bits") for e in r.entries.values() if not e.is_plain] for r in (a, b)]
+    assert bits[0] != bits[1], "another network, other sizes, another allotment"
+
+
+def test_like_repeats_the_rules_of_a_recipe(source: Path, tmp_path: Path) -> None:
+    rules = "[{name: 'w*', quantizer: sign, bits: 4}, {op: Gemm, quantizer: uniform, bits: 6, coder: packed}]"
+    (tmp_path / "r.yaml").write_text("default: {quantizer: kmeans, bits: 2}\nrules: " + rules)
+    compress(source, tmp_path / "a.edge", recipe=tmp_path / "r.yaml")
+    compress(source, tmp_path / "b.edge", like=tmp_path / "a.edge")
+    assert (tmp_path / "a.edge").read_bytes() == (tmp_path / "b.edge").read_bytes()
+    compress(renamed(tmp_path / "other.onnx"), tmp_path / "c.edge", like=tmp_path / "a.edge")
+    with Reader(tmp_path / "c.edge") as reader:
+        assert "allotted" not in reader.metadata
+        found = [(n[: len("other.w")], e.quantizer, e.options.get("bits")) for n, e in reader.entries.items() if not e.is_plain]
+    assert sorted(found) == [
+        ("other.d", "kmeans", 2), ("other.g", "kmeans", 2), ("other.m", "uniform", 6), ("other.w", "kmeans", 2),
+    ]  # fmt: skip
+
+
+def test_like_repeats_compensation(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "a", "conv", pads=[1] * 4), node("GlobalAveragePool", "a", "p"), node("Flatten", "p", "y")]
+    source = tmp_path / "m.onnx"
+    source.write_bytes(model(nodes, [("x", ["N", 3, 16, 16])], ["y"], {"w": weight(192, 3, 3, 3)}).SerializeToString())
+    np.savez(tmp_path / "own.npz", x=dead_leaves(40, 3, (16, 16), seed=7))
+    made, bare, own, out = (tmp_path / f"{n}.edge" for n in ("made", "bare", "own", "out"))
+    compress(source, made)
+    compress(source, bare, compensation=False)
+    compress(source, own, calibration=tmp_path / "own.npz")
+    assert len({p.read_bytes() for p in (made, bare, own)}) == 3
+    for options, expected in (
+        ({"like": made}, made),
+        ({"like": made, "compensation": False}, bare),
+        ({"like": bare}, bare),
+        ({"like": bare, "calibration": tmp_path / "own.npz"}, own),
+        ({"like": own, "calibration": tmp_path / "own.npz"}, own),
+        ({"like": own, "compensation": False}, bare),
+    ):
+        compress(source, out, **options)
+        assert out.read_bytes() == expected.read_bytes(), options
+    out.unlink()
+    with pytest.raises(UsageError, match=r"own\.edge: made with calibration samples \(own\.npz\)"):
+        compress(source, out, like=own)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "what"),
+    [
+        ({}, "without a recipe"),
+        ({"recipe": 5}, "expected 'default'"),
+        ({"recipe": {"default": {"quantizer": "magic"}}}, "unknown quantizer"),
+        ({"recipe": {"default": {"quantizer": "kmeans", "bits": 4}}, "allotted": 1}, "up to 0, found 1"),
+        ({"recipe": {"default": {"quantizer": "kmeans", "bits": 4}}, "allotted": "x"}, "up to 0, found 'x'"),
+        ({"recipe": {"default": {"quantizer": "kmeans"}}, "allotted": 0}, "expected bits"),
+        ({"recipe": {"default": {"quantizer": "kmeans", "bits": 99}}, "allotted": 0}, "bits"),
+        ({"recipe": {"default": {"quantizer": "kmeans", "bits": 4}}, "samples": 3}, "expected a name"),
+    ],
+)
+def test_like_a_container_whose_recipe_is_none(source: Path, tmp_path: Path, metadata: dict, what: str) -> None:
+    with Writer(tmp_path / "odd.edge", Graph("odd", (), (), ()), metadata):
+        pass
+    with pytest.raises(UsageError, match=what):
+        compress(source, tmp_path / "m.edge", like=tmp_path / "odd.edge")
+    assert not (tmp_path / "m.edge").exists()
+
+
+@pytest.mark.parametrize("options", [{"bits": 4}, {"quantizer": "kmeans"}, {"coder": "rans"}, {"recipe": Recipe.simple()}])
+def test_like_beside_what_it_says_itself(source: Path, tmp_path: Path, options: dict) -> None:
+    with pytest.raises(UsageError, match="leave out these"):
+        compress(source, tmp_path / "m.edge", like=tmp_path / "absent.edge", **options)
+    with pytest.raises(ContainerError):
+        compress(source, tmp_path / "m.edge", like=tmp_path / "absent.edge")
 
 
 @pytest.mark.parametrize(
