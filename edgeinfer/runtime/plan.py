@@ -48,8 +48,10 @@ LEAST_STREAMED = 128 << 10
 #: threads whose work adds up in the time model; more wait for each other or for memory
 USEFUL_THREADS = 4
 #: resident bytes that the search under a limit leaves behind, in any case and per action and batch size (measured: 0.3 to 2.1 MiB in all)
-SEARCH_BYTES = 1280 << 10
+SEARCH_BYTES = 2304 << 10
 SEARCH_ACTION_BYTES = 4 << 10
+#: how much more of that one process may keep than another
+SEARCH_SPREAD = 384 << 10
 #: samples per run, at most: sizes in bytes stay far from the range of the kernels' integers
 MOST_BATCH = 1 << 20
 
@@ -263,7 +265,7 @@ class _Search:
         self.speed = min(threads, USEFUL_THREADS) / slowness
         self.lowerings = Lowerings(store, symbols)
         #: resident bytes now that stay; what the search itself takes for a time is given back before it is measured again
-        self.now = footprint() - held
+        self.now = self.before = footprint() - held
         self.rates = profile.profile_of(kernels)
         self._units: dict[str, tuple[int, list[list[int]]]] = {}
 
@@ -511,7 +513,7 @@ class _Search:
         if choice is not None:
             streaming = self.build(None, 1, choice.residency, choice.ring_bytes, 0)
             peak = min(peak, self.sum(streaming, streams=True).peak)
-        return -(-(peak + BASELINE_SPREAD) // 65536) * 65536
+        return peak + BASELINE_SPREAD
 
     def settle(self) -> None:
         """Let go of what only the search needed, and measure what is left of it."""
@@ -521,6 +523,11 @@ class _Search:
         gc.collect()
         trim_allocator()
         self.now = footprint() - self.held
+
+    @property
+    def left(self) -> int:
+        """Resident bytes that the search has left behind so far."""
+        return max(self.now - self.before, 0)
 
     def slowest_limit(self) -> float:
         """Expected seconds of a round of one image."""
@@ -581,18 +588,24 @@ def make_plan(
     )
     found = search.find()
     search.settle()
+    smallest, before = search.smallest(), search.now
+    search.settle()
     for slack in (128 << 10, 512 << 10):  # what the search left behind counts as well: once more, with room for that
         if memory_limit is None or (found is not None and search.sum(found.execution, found.ring_bytes > 0).peak <= memory_limit):
             break
         search.limit = memory_limit - slack
         found = search.find() if found is not None else search.fit(None, 1, 0)
         search.settle()
-    smallest = search.smallest()
-    search.settle()
+    if found is None and memory_limit is not None and latency_limit is None:  # the leanest plan may fit to the byte
+        search.limit = memory_limit
+        found = search.fit(None, 1, 0)
+        search.settle()
     if found is not None:
         found = replace(found, sum=search.sum(found.execution, found.ring_bytes > 0))
-    # the process that is given it will have searched harder than this one
-    smallest += SEARCH_BYTES + SEARCH_ACTION_BYTES * len(search.lowerings[1].actions) * len(candidates(search.most))
+    # the process that is given it may search harder than this one did
+    actions = len(search.lowerings[1].actions) * len(candidates(search.most))
+    smallest += search.now - before + max(SEARCH_BYTES + SEARCH_ACTION_BYTES * actions - search.left, SEARCH_SPREAD)
+    smallest = -(-smallest // 65536) * 65536
     if memory_limit is not None and found is not None and found.sum.peak > memory_limit:
         smallest = max(smallest, -(-(found.sum.peak + BASELINE_SPREAD) // 65536) * 65536)
         found = None

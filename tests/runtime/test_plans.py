@@ -109,7 +109,7 @@ def test_boundary_buffers_are_shared_by_no_one(folder: Path) -> None:
 def test_every_limit_from_the_smallest_on_has_a_plan(seed: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the ceiling that PlanError names, where weights are streamed, to the one that holds everything."""
     path = random_container(seed, folder)
-    for name in ("RUN_BYTES", "STREAM_BYTES", "THREAD_BYTES", "SEARCH_BYTES", "SEARCH_ACTION_BYTES", "BASELINE_SPREAD"):
+    for name in ("RUN_BYTES", "STREAM_BYTES", "THREAD_BYTES", "SEARCH_BYTES", "SEARCH_ACTION_BYTES", "SEARCH_SPREAD", "BASELINE_SPREAD"):
         monkeypatch.setattr(planning, name, 0)
     monkeypatch.setattr(planning, "LEAST_STREAMED", 1)
     monkeypatch.setattr(planning, "footprint", lambda: 0)
