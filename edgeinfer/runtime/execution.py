@@ -425,8 +425,8 @@ class Execution:
         ``on_layer(name, seconds, bytes)`` is called after every node with the bytes it wrote. Raises Stopped, KernelError, and
         ContainerError or OSError where streamed weights cannot be read.
         """
-        self.begin(inputs)
-        try:
+        try:  # whatever ends the run, a signal while it begins as well: nothing writes to the arena afterwards
+            self.begin(inputs)
             self._run_part(len(self.parts) - 1, 0, inputs, on_layer)
             for name, array in outputs.items():
                 array[...] = self.tensor(name, inputs)

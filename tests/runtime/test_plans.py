@@ -87,6 +87,34 @@ def test_any_plan_gives_the_same_bits(seed: int, folder: Path) -> None:
                 np.testing.assert_array_equal(outputs[name], array, err_msg=f"{segments} {residency}")
 
 
+def test_a_run_that_fails_as_it_begins_stops_reading_ahead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader writes to the arena, which another session may use next."""
+    path = random_container(3, folder)
+    store = open_store(str(path))
+    (name, (_, sizes)), *_ = [(n, store.measure(n)) for n in store.coded]
+    pieces = tuple(Piece(name, 0, block, 1, True) for block in range(len(sizes[0])))
+    own = resident(store, Residency(pieces=((name, pieces),)))
+    own.load()
+    execution = Execution(own, {"N": 1}, available_kernels()[0], 1, None, 1 << 20)
+    memory = Mapping(execution.arena_bytes)
+    execution.bind(memory)
+    inputs = images(path, 1)
+    reader = execution._reader
+    assert reader is not None and not reader.threaded
+    seen = []
+
+    def interrupted(*_: object) -> None:
+        seen.append(reader.threaded)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execution.parts[0], "point", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            execution.run(inputs, {})
+    assert seen == [True] and not reader.threaded
+    execution.run(inputs, {})
+
+
 def test_the_codings_are_all_met() -> None:
     assert {seed % len(CODINGS) for seed in range(18)} == set(range(len(CODINGS)))
 
