@@ -570,56 +570,57 @@ def make_plan(
     if not 1 <= batch <= MOST_BATCH:
         raise PlanError(f"batch: expected 1 to {MOST_BATCH}, found {batch}")
     variant, count = choose_kernels(kernels), choose_threads(threads)
-    search = _Search(
-        store,
-        batch,
-        symbols or {},
-        memory_limit,
-        latency_limit,
-        variant,
-        count,
-        baseline,
-        held,
-        residency,
-        storage_rate,
-        slowness,
-        store.loaded if shared is None else shared,
-        pausable,
-    )
-    found = search.find()
-    search.settle()
-    smallest, before = search.smallest(), search.now
-    search.settle()
-    for slack in (128 << 10, 512 << 10):  # what the search left behind counts as well: once more, with room for that
-        if memory_limit is None or (found is not None and search.sum(found.execution, found.ring_bytes > 0).peak <= memory_limit):
-            break
-        search.limit = memory_limit - slack
-        found = search.find() if found is not None else search.fit(None, 1, 0)
-        search.settle()
-    if found is None and memory_limit is not None and latency_limit is None:  # the leanest plan may fit to the byte
-        search.limit = memory_limit
-        found = search.fit(None, 1, 0)
-        search.settle()
-    if found is not None:
-        found = replace(found, sum=search.sum(found.execution, found.ring_bytes > 0))
-    # the process that is given it may search harder than this one did
-    actions = len(search.lowerings[1].actions) * len(candidates(search.most))
-    smallest += search.now - before + max(SEARCH_BYTES + SEARCH_ACTION_BYTES * actions - search.left, SEARCH_SPREAD)
-    smallest = -(-smallest // 65536) * 65536
-    if memory_limit is not None and found is not None and found.sum.peak > memory_limit:
-        smallest = max(smallest, -(-(found.sum.peak + BASELINE_SPREAD) // 65536) * 65536)
-        found = None
-    if found is None and memory_limit is not None and (latency_limit is None or smallest > memory_limit):
-        raise PlanError(
-            f"{store.path}: no plan fits a memory limit of {memory_limit} bytes; "
-            f"the smallest ceiling that would do is {smallest} bytes ({smallest / (1 << 20):.1f} MiB)",
-            smallest,
+    with store.lock:  # sessions of one container share its tables while they plan
+        search = _Search(
+            store,
+            batch,
+            symbols or {},
+            memory_limit,
+            latency_limit,
+            variant,
+            count,
+            baseline,
+            held,
+            residency,
+            storage_rate,
+            slowness,
+            store.loaded if shared is None else shared,
+            pausable,
         )
-    if found is None:
-        raise PlanError(
-            f"{store.path}: no plan keeps a latency limit of {latency_limit or 0:.4g} s"
-            f"{f' under {memory_limit} bytes' if memory_limit else ''}; one image is expected to take {search.slowest_limit():.4g} s"
-        )
+        found = search.find()
+        search.settle()
+        smallest, before = search.smallest(), search.now
+        search.settle()
+        for slack in (128 << 10, 512 << 10):  # what the search left behind counts as well: once more, with room for that
+            if memory_limit is None or (found is not None and search.sum(found.execution, found.ring_bytes > 0).peak <= memory_limit):
+                break
+            search.limit = memory_limit - slack
+            found = search.find() if found is not None else search.fit(None, 1, 0)
+            search.settle()
+        if found is None and memory_limit is not None and latency_limit is None:  # the leanest plan may fit to the byte
+            search.limit = memory_limit
+            found = search.fit(None, 1, 0)
+            search.settle()
+        if found is not None:
+            found = replace(found, sum=search.sum(found.execution, found.ring_bytes > 0))
+        # the process that is given it may search harder than this one did
+        actions = len(search.lowerings[1].actions) * len(candidates(search.most))
+        smallest += search.now - before + max(SEARCH_BYTES + SEARCH_ACTION_BYTES * actions - search.left, SEARCH_SPREAD)
+        smallest = -(-smallest // 65536) * 65536
+        if memory_limit is not None and found is not None and found.sum.peak > memory_limit:
+            smallest = max(smallest, -(-(found.sum.peak + BASELINE_SPREAD) // 65536) * 65536)
+            found = None
+        if found is None and memory_limit is not None and (latency_limit is None or smallest > memory_limit):
+            raise PlanError(
+                f"{store.path}: no plan fits a memory limit of {memory_limit} bytes; "
+                f"the smallest ceiling that would do is {smallest} bytes ({smallest / (1 << 20):.1f} MiB)",
+                smallest,
+            )
+        if found is None:
+            raise PlanError(
+                f"{store.path}: no plan keeps a latency limit of {latency_limit or 0:.4g} s"
+                f"{f' under {memory_limit} bytes' if memory_limit else ''}; one image is expected to take {search.slowest_limit():.4g} s"
+            )
     execution, total = found.execution, found.sum
     decoded = sum(execution.store.coded[name].decoded_bytes for name in execution.store.residency.decoded)
     nodes = execution.lowered.actions

@@ -55,6 +55,7 @@ class WeightStore:
         nbytes: resident bytes that loading takes: compressed and decoded tensors; ``owned_bytes``: decode tables built beside them.
         loading_bytes: memory that loading takes for a time beside them.
         users: sessions that run from this store.
+        lock: held while it is loaded or planned from. Planning attaches tables for a time, which loading replaces.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class WeightStore:
         self.base_only = base_only
         self.residency = residency
         self.users = 0
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._source: _Source = _Source(path) if source is None else source._source
         reader = self._source.reader
         self.graph = reader.graph
@@ -163,7 +164,9 @@ class WeightStore:
 
     def load(self) -> None:
         """Read every tensor. Raises ContainerError where bytes are missing or damaged, OSError where the file cannot be read."""
-        with self._lock:
+        if self.mapping is not None:  # set last: a run does not wait for another session's plan
+            return
+        with self.lock:
             if self.mapping is not None:
                 return
             mapping = Mapping(self.nbytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,39 @@ def test_a_run_that_fails_as_it_begins_stops_reading_ahead(folder: Path, monkeyp
             execution.run(inputs, {})
     assert seen == [True] and not reader.threaded
     execution.run(inputs, {})
+
+
+def test_plans_of_one_container_wait_for_each_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that is done lets go of the tables; neither it nor loading may do that under a plan that still reads them."""
+    monkeypatch.setattr(planning, "LEAST_STREAMED", 1)
+    store = WeightStore(str(random_container(3, folder)))
+    measuring, go_on = threading.Event(), threading.Event()
+    measure, failed = WeightStore.measure, []
+
+    def slowly(self: WeightStore, name: str) -> tuple[int, list[list[int]]]:
+        found = measure(self, name)
+        if threading.current_thread() is first and not measuring.is_set():
+            measuring.set()
+            go_on.wait(10)
+            if not self.coded[name].attached or self.loaded:
+                failed.append(name)
+        return found
+
+    def plan() -> None:
+        planning.make_plan(store, batch=2, threads=1, shared=False)
+
+    monkeypatch.setattr(WeightStore, "measure", slowly)
+    first = threading.Thread(target=plan)
+    others = [threading.Thread(target=plan), threading.Thread(target=store.load)]
+    first.start()
+    assert measuring.wait(10)
+    for thread in others:
+        thread.start()
+        thread.join(0.5)
+    go_on.set()
+    for thread in (first, *others):
+        thread.join()
+    assert not failed and store.loaded
 
 
 def test_the_codings_are_all_met() -> None:
