@@ -92,9 +92,10 @@ def images(name: str) -> tuple[Callable[[int, int], np.ndarray], np.ndarray]:
     return crop, labels
 
 
-def top1(session: object, name: str, batch: int = 25) -> np.ndarray:
-    """Per sample: 1 where the model's first answer is the label. ``session``: of edgeinfer or onnxruntime."""
+def top1(session: object, name: str, batch: int = 25, most: int | None = None) -> np.ndarray:
+    """Per sample, of the first ``most``: 1 where the model's first answer is the label. ``session``: of edgeinfer or onnxruntime."""
     sample, labels = images(name)
+    labels = labels[:most]
     key = session.get_inputs()[0].name  # type: ignore[attr-defined]
     answers = [
         session.run(None, {key: sample(i, min(i + batch, len(labels)))})[0].argmax(axis=1)  # type: ignore[attr-defined]
