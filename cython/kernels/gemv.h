@@ -17,9 +17,11 @@ struct ei_gemv {
   int fused;                       /* what follows is filled in */
   int decodes;                     /* the plane of symbols is entropy coded: its symbols are decoded first, a byte each */
   ei_gemv_fn *multiply[EI_GEMV_MOST]; /* by rows of x; NULL: no fused form */
-  uint8_t bytes[2][4][16];         /* [third and fourth byte of a bfloat16 value][table of 16] */
-  float values[4][16];
-} __attribute__((aligned(64)));
+  /* loaded as whole vectors that must be aligned, so the members are, not the struct alone */
+  uint8_t bytes[2][4][16] __attribute__((aligned(64))); /* [third and fourth byte of a bfloat16 value][table of 16] */
+  float values[4][16] __attribute__((aligned(64)));
+};
+_Static_assert(offsetof(ei_gemv, bytes) % 64 == 0 && offsetof(ei_gemv, values) % 64 == 0 && _Alignof(ei_gemv) >= 64, "tables are loaded aligned");
 
 /* 0 where these weights have no fused form on this instruction set; weights of two planes are multiplied by both unless base_only */
 int EI_FN(ei_gemv_prepare)(ei_gemv *g, const ei_weights *w);

@@ -50,7 +50,8 @@ def _document(folder: Path, limit: int) -> dict[str, Any]:
             compress(str(source), str(container), progress=progress, **OPTIONS)
         compress(str(source), str(folder / "fp32.edge"), quantizer="none")
         full = trial(str(folder / "fp32.edge"), None)
-        full["refused"] = trial(str(folder / "fp32.edge"), limit).get("error")
+        under = trial(str(folder / "fp32.edge"), limit)
+        full["refused"], full["streamed_bytes"] = under.get("error"), under.get("streamed_bytes", 0)
     with Reader(str(container)) as reader:
         entries = list(reader.entries.values())
     result = trial(str(container), limit)
@@ -95,7 +96,13 @@ def _text(document: dict[str, Any]) -> str:
     if full is not None:
         lines.append(
             f"with fp32   the same network takes {format_size(full['peak_rss'])}; under this ceiling it is "
-            + ("refused: it needs " + format_size(full["smallest_ceiling"]) if full["refused"] else "accepted too, on this device")
+            + (
+                "refused: it needs " + format_size(full["smallest_ceiling"])
+                if full["refused"]
+                else f"run by reading {format_size(full['streamed_bytes'])} of its weights from storage each time"
+                if full["streamed_bytes"]
+                else "accepted too, on this device"
+            )
         )
     count = len(result["classes"])
     lines.append(f"accuracy    {result['accuracy']:.2%} of {count} digits it was not trained on")

@@ -62,6 +62,7 @@ def measure(container: str, memory_limit: int | None) -> dict[str, Any]:
             "kernels": session.kernels,
             "threads": session.threads,
             "smallest_ceiling": session.plan.smallest_ceiling,
+            "streamed_bytes": session.plan.streamed_bytes,
             **{key: report[key] for key in ("baseline_rss", "peak_rss", "predicted_peak_rss", "memory_limit")},
         }
 

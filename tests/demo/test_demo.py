@@ -66,10 +66,10 @@ def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert not found["shipped"] and found["model_bytes"]["fp32"] > 12 * found["model_bytes"]["compressed"]
     assert small["peak_rss"] <= small["memory_limit"] == trial.CEILING
     assert full["accuracy"] >= 0.985 and small["accuracy"] >= full["accuracy"] - 0.01 and small["agreement"] >= 0.98
-    # what it is about: with fp32 weights the same network would not be accepted under this ceiling
-    assert full["peak_rss"] > trial.CEILING and "smallest ceiling" in full["refused"]
+    # what it is about: with fp32 weights the same network does not stay in memory under this ceiling
+    assert full["peak_rss"] > trial.CEILING and (full["refused"] or full["streamed_bytes"] > 0) and not small["streamed_bytes"]
     text = demo._text(found)
-    assert "is refused" in text and f"{found['model_bytes']['bits_per_weight']:.2f} bits per weight" in text
+    assert "with fp32   the same network takes" in text and f"{found['model_bytes']['bits_per_weight']:.2f} bits per weight" in text
 
 
 def test_demo_without_the_convert_extra(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
